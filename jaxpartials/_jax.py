@@ -1,0 +1,174 @@
+"""The only contact with JAX's internals.
+
+Everything here moves between JAX releases, so everything here is small, and `tests/test_jax_contract.py`
+pins what the rest of the library relies on, on every supported JAX.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax._src import config as _config
+from jax._src import source_info_util as _source
+from jax.extend import core as _core
+
+# Equations that the library emits keep the user's lines, never ours.
+_source.register_exclusion(os.path.dirname(__file__) + os.sep)
+
+Literal = _core.Literal
+Primitive = _core.Primitive
+Tracer = jax.core.Tracer
+
+
+class Jaxpr(NamedTuple):
+    """A closed jaxpr, in the one form that all supported releases can be brought to."""
+
+    inputs: list[Any]
+    constants: list[tuple[Any, Any]]
+    equations: list[Any]
+    outputs: list[Any]
+
+
+def is_jaxpr(thing: Any) -> bool:
+    return isinstance(thing, (_core.Jaxpr, _core.ClosedJaxpr))
+
+
+def open_jaxpr(closed: Any) -> Jaxpr:
+    """Open a `Jaxpr` or `ClosedJaxpr` (from 0.11 on they are one class)."""
+    consts = list(getattr(closed, "consts", ()))
+    plain = getattr(closed, "jaxpr", closed)
+    return Jaxpr(
+        list(plain.invars),
+        list(zip(plain.constvars, consts, strict=False)),
+        list(plain.eqns),
+        list(plain.outvars),
+    )
+
+
+def trace(fn: Callable, *args: Any) -> tuple[Any, Any]:
+    """Trace `fn`; return its closed jaxpr and the pytree of its outputs' shapes."""
+    return jax.make_jaxpr(fn, return_shape=True)(*args)
+
+
+def trace_context() -> Any:
+    """What besides the arguments decides a trace: x64, matmul precision, mesh, named axes, ..."""
+    return _config.trace_context()
+
+
+def typeof(value: Any) -> Any:
+    return jax.typeof(value)
+
+
+def bind(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
+    """Apply a primitive as `eval_jaxpr` would; always a list of outputs."""
+    bound = primitive.get_bind_params(params)
+    # Up to some releases: (functions, params); later the functions travel inside the params.
+    functions, bound = bound if isinstance(bound, tuple) else ((), bound)
+    out = primitive.bind(*functions, *operands, **bound)
+    return list(out) if primitive.multiple_results else [out]
+
+
+@contextlib.contextmanager
+def user_context(source: Any, context: Any):
+    """Emit equations under the source line, the name stack and the settings they were first traced with."""
+    if source is None:
+        yield
+        return
+    names = _source.current_name_stack() + source.name_stack
+    with _source.user_context(source.traceback, name_stack=names), context.manager:
+        yield
+
+
+def context_key(context: Any) -> Any:
+    """The settings of an equation that tell it from an otherwise equal one."""
+    metadata = context.xla_metadata
+    return (
+        context.compute_type,
+        context.threefry_partitionable,
+        None if not metadata else tuple(sorted(metadata.items(), key=repr)),
+    )
+
+
+def user_line(source: Any) -> tuple[str, int, str] | None:
+    """File, line and function of the user's frame that made an equation."""
+    frame = None if source is None else _source.user_frame(_traceback(source))
+    return None if frame is None else (frame.file_name, frame.start_line, frame.function_name)
+
+
+def has_user_frame(source: Any) -> bool:
+    return _source.user_frame(_traceback(source)) is not None
+
+
+def _traceback(source: Any) -> Any:
+    return source.traceback
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # from 0.12
+    return len(consts), len(carry)
+
+
+def is_plain_jit(params: dict[str, Any]) -> bool:
+    """Whether a `jit` equation asks for nothing but compilation (no shardings, no layouts, no options)."""
+
+    def unspecified(sharding: Any) -> bool:
+        return type(sharding).__name__ == "UnspecifiedValue"
+
+    return (
+        all(map(unspecified, params.get("in_shardings", ())))
+        and all(map(unspecified, params.get("out_shardings", ())))
+        and not any(params.get("in_layouts", ()) or ())
+        and not any(params.get("out_layouts", ()) or ())
+        and not params.get("compiler_options_kvs", ())
+    )
+
+
+def rule_identity(params: dict[str, Any]) -> Any:
+    """What identifies the rule of a `custom_jvp_call`: the user's function and its static arguments.
+
+    JAX wraps the rule anew at every trace, in memoised closures. Two calls with equal bodies and the same rule
+    are one call; where the rule cannot be found, the answer is None and the calls stay apart.
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
+
+    def wraps_a_rule(function: Any) -> bool:
+        module = getattr(function, "__module__", None) or ""
+        name = getattr(function, "__qualname__", "")
+        return module.startswith("jax._src.interpreters") or name.startswith(("lift_jvp", "_memoize"))
+
+    def walk(thing: Any, depth: int) -> None:
+        if depth > 12 or id(thing) in seen:
+            return
+        seen.add(id(thing))
+        if hasattr(thing, "f_transformed") and hasattr(thing, "transforms"):
+            if wraps_a_rule(thing.f):
+                walk(thing.f, depth + 1)
+            else:
+                # The transformations carry their static arguments and a fresh store for the output tree.
+                static = tuple(
+                    argument
+                    for _, arguments in thing.transforms
+                    for argument in arguments
+                    if getattr(argument, "__module__", None) != "jax._src.linear_util"
+                )
+                found.append((thing.f, static, thing.params))
+            return
+        for cell in getattr(thing, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):
+                walk(cell.cell_contents, depth + 1)
+
+    walk(params["jvp_jaxpr_fun"], 0)
+    if len(found) != 1:
+        return None
+    function, transforms, extra = found[0]
+    try:
+        hash((function, transforms, extra))
+    except TypeError:
+        return None
+    return function, transforms, extra

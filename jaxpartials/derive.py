@@ -1,0 +1,364 @@
+"""From one candidate to values of the graph: towers of jvp and vjp, seeded with the directions asked for and no others.
+
+A tower is built for one *symbolic* direction per wrt, order by order; the graph simplifies after every order, so its
+equations grow linearly with the order. Only when the tower stands are the symbolic directions replaced by all the
+basis directions that are wanted, in one batch, with the direction axis laid out after the lane axes.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxpartials.graph.emit import evaluate
+from jaxpartials.graph.graph import Graph, Value, dependents, frontier
+from jaxpartials.graph.trace import extend
+from jaxpartials.notation import Block
+from jaxpartials.rewrite.batch import Batched, batch
+
+FORWARD = "forward"
+REVERSE = "reverse"
+
+Label = str | int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One order of a tower: differentiate with respect to the wrt at position `slot` of the spec, in `mode`."""
+
+    mode: str
+    slot: int
+
+
+Candidate = tuple[Stage, ...]  # innermost first
+
+
+@dataclass(frozen=True)
+class Seed:
+    """How one wrt (or one output) is seeded, axis by axis.
+
+    `axes` has one entry per axis: ONES (a lane, or an axis to be summed), an integer (a component), or the name of
+    a direction, which takes one basis vector per element. Equal names on one array mean its diagonal.
+    """
+
+    axes: tuple[Label, ...]
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        named = (a for a in self.axes if isinstance(a, str) and a != ONES and not a.startswith(DIAGONAL))
+        return tuple(dict.fromkeys(named))
+
+
+# Not axis names, so that no user's name is one of them.
+ONES = "+"
+DIAGONAL = "="  # prefix: not a direction, but equal positions along the axes that carry it
+
+
+@dataclass
+class Deriver:
+    """Derivatives of one program, all in one graph, so that whatever two of them share is one node."""
+
+    graph: Graph
+    inputs: Sequence[Value]
+    outputs: Sequence[Value]
+    chunk_size: int | None = None
+    aliases: dict[Value, list[Value]] = field(default_factory=dict)  # equal values, found again inside later orders
+    _memo: dict[Any, Any] = field(default_factory=dict)
+    _symbols: dict[Any, Value] = field(default_factory=dict)
+
+    def derivative(self, block: Block, candidate: Candidate, lanes: frozenset[str], siblings: Sequence[Sequence[int]]):
+        """The value of one block, computed as `candidate` says.
+
+        `lanes` are the axis names proven independent; `siblings[slot]` are all the input leaves that this spec
+        differentiates by at that slot, which one reverse pass serves together.
+        """
+        value, labels = self.output(block)
+        if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
+            return self._zeros(block, value)
+        groups: list[_Directions] = []
+        summed = _summed_labels(block)
+        chain = [value]
+        for stage in candidate:
+            leaf = block.wrt[stage.slot]
+            wrt = self.inputs[leaf]
+            slot_labels = block.wrt_labels[stage.slot]
+            if stage.mode == FORWARD:
+                seed = Seed(tuple(_wrt_seed(label, stage.slot, block, lanes, summed) for label in slot_labels))
+                direction = self._direction(("s", leaf, _canonical(seed, groups)), wrt, seed, groups)
+                value = self._jvp([*chain], wrt, direction)[-1]
+                chain.append(value)
+            else:
+                seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+                key = ("c", value.shape, str(value.dtype), _canonical(seed, groups))
+                cotangent = self._direction(key, value, seed, groups)
+                leaves = [self.inputs[i] for i in siblings[stage.slot]]
+                value = self._vjp(value, leaves, cotangent)[wrt]
+                value, labels = self._select(value, slot_labels)
+                chain = [value]
+        value, labels = self._batch(value, labels, groups, lanes, block)
+        return self._assemble(value, labels, block)
+
+    def value(self, block: Block) -> Value:
+        """The output itself, order zero."""
+        return self._assemble(*self.output(block), block)
+
+    # ---- the pieces of a tower
+
+    def output(self, block: Block) -> tuple[Value, tuple[str, ...]]:
+        return self._select(self.outputs[block.output], block.output_labels)
+
+    def _select(self, value: Value, labels: Sequence[Label]) -> tuple[Value, tuple[str, ...]]:
+        """Take the components, and the diagonals of repeated names."""
+        names = tuple(dict.fromkeys(label for label in labels if isinstance(label, str)))
+        if names == tuple(labels):
+            return value, names
+        index = tuple(label if isinstance(label, int) else slice(None) for label in labels)
+        left = [label for label in labels if isinstance(label, str)]
+
+        def pick(array):
+            array = array[index]
+            return _einsum_labels(array, left, names)
+
+        return extend(self.graph, pick, [value]), names
+
+    def _depends(self, value: Value, on: Value) -> bool:
+        return value.node.number in dependents([value], [on])
+
+    def _zeros(self, block: Block, value: Value) -> Value:
+        shape = tuple(block.sizes[label] for label in block.result)
+        return extend(self.graph, lambda: jnp.zeros(shape, value.dtype), [])
+
+    def _direction(self, key: Any, like: Value, seed: Seed, groups: list["_Directions"]) -> Value:
+        """The seed itself where there is one, or a symbol for each of many."""
+        if not seed.directions:
+            if ("seed", key) not in self._symbols:
+                self._symbols["seed", key] = extend(self.graph, lambda: _seed_array(seed, like, {}), [])
+            return self._symbols["seed", key]
+        if key not in self._symbols:
+            self._symbols[key] = self.graph.placeholder(like.aval)
+        symbol = self._symbols[key]
+        joined = _Directions(dict.fromkeys(seed.directions), {symbol: (seed, like)})
+        for group in [g for g in groups if g.labels.keys() & joined.labels.keys()]:
+            groups.remove(group)
+            joined = _Directions(group.labels | joined.labels, group.seeds | joined.seeds)
+        groups.append(joined)
+        return symbol
+
+    def _jvp(self, values: Sequence[Value], wrt: Value, direction: Value) -> list[Value]:
+        """Tangents of `values` along `direction`, one trace for those not known yet."""
+        missing = [v for v in values if ("jvp", v, wrt, direction) not in self._memo]
+        if missing:
+            known = self._frontier(values, wrt)
+
+            def push(x, s, *arrays):
+                def primal(x):
+                    return evaluate(values, [(wrt, x), *zip(known, arrays, strict=True)])
+
+                return jax.jvp(primal, (x,), (s,))
+
+            primals, tangents = extend(self.graph, push, [wrt, direction, *known])
+            for value, again, tangent in zip(values, primals, tangents, strict=True):
+                self._memo.setdefault(("jvp", value, wrt, direction), tangent)
+                if again is not value:
+                    self.aliases.setdefault(value, []).append(again)
+        return [self._memo["jvp", v, wrt, direction] for v in values]
+
+    def _vjp(self, value: Value, leaves: Sequence[Value], cotangent: Value) -> dict[Value, Value]:
+        """Cotangents of `leaves` for one cotangent of `value`, in one pass."""
+        key = ("vjp", value, tuple(leaves), cotangent)
+        if key not in self._memo:
+            used = [leaf for leaf in leaves if self._depends(value, leaf)]
+            known = self._frontier([value], *used)
+
+            def pull(c, xs, *arrays):
+                def primal(*xs):
+                    (out,) = evaluate([value], [*zip(used, xs, strict=True), *zip(known, arrays, strict=True)])
+                    return out
+
+                out, backward = jax.vjp(primal, *xs)
+                return out, backward(c)
+
+            operands = [cotangent, *used, *known]
+
+            def flat(c, *rest):
+                return pull(c, rest[: len(used)], *rest[len(used) :])
+
+            again, cotangents = extend(self.graph, flat, operands)
+            if again is not value:
+                self.aliases.setdefault(value, []).append(again)
+            self._memo[key] = dict(zip(used, cotangents, strict=True))
+        return self._memo[key]
+
+    def _frontier(self, values: Sequence[Value], *wrt: Value) -> list[Value]:
+        """What the part of the program that depends on `wrt` reads from the part that does not."""
+        moving = dependents(values, wrt)
+        return frontier(values, moving, wrt)
+
+    # ---- from symbolic directions to all that are wanted
+
+    def _batch(
+        self,
+        value: Value,
+        labels: tuple[str, ...],
+        groups: Iterable["_Directions"],
+        lanes: frozenset[str],
+        block: Block,
+    ) -> tuple[Value, tuple[str, ...]]:
+        for group in groups:
+            names = tuple(group.labels)
+            sizes = {name: block.sizes[name] for name in names}
+            count = math.prod(sizes.values())
+            if not any(self._depends(value, symbol) for symbol in group.seeds):
+                # The derivative vanishes whatever the direction.
+                shape = (*sizes.values(), *value.shape)
+                value = extend(self.graph, lambda a, s=shape: jnp.broadcast_to(a, s), [value])
+                labels = (*names, *labels)
+                continue
+            seeds = []
+            for symbol, (seed, like) in group.seeds.items():
+                position = _after_lanes(seed)
+                array = extend(
+                    self.graph,
+                    lambda s=seed, v=like, p=position, z=sizes: jnp.moveaxis(_seed_array(s, v, z), 0, p),
+                    [],
+                )
+                seeds.append(Batched(symbol, array, position))
+            result, position = batch(self.graph, value, seeds, count, self.chunk_size)
+            shape = (*value.shape[:position], *sizes.values(), *value.shape[position:])
+            value = extend(self.graph, lambda a, s=shape: jnp.reshape(a, s), [result])
+            labels = (*labels[:position], *names, *labels[position:])
+        return value, labels
+
+    def _assemble(self, value: Value, labels: tuple[str, ...], block: Block) -> Value:
+        if labels == block.result:
+            return value
+        return extend(self.graph, lambda a: _einsum_labels(a, labels, block.result), [value])
+
+
+def passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> int:
+    """How many directions a candidate pushes and pulls through the program for one block."""
+    summed = _summed_labels(block)
+    labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
+    names: set[str] = set()
+    for stage in candidate:
+        slot_labels = block.wrt_labels[stage.slot]
+        if stage.mode == FORWARD:
+            seed = Seed(tuple(_wrt_seed(label, stage.slot, block, lanes, summed) for label in slot_labels))
+        else:
+            seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+            labels = tuple(dict.fromkeys(a for a in slot_labels if isinstance(a, str)))
+        names |= set(seed.directions)
+    return math.prod(block.sizes[name] for name in names)
+
+
+@dataclass
+class _Directions:
+    """Names whose basis directions are taken together, and the symbolic seeds that they replace."""
+
+    labels: Mapping[str, None]
+    seeds: Mapping[Value, tuple[Seed, Value]]
+
+
+def _summed_labels(block: Block) -> set[str]:
+    """Names that the result does not keep and that only one array of the spec has: by linearity, one ones seed."""
+    homes: dict[str, set[int]] = {}
+    for home, labels in enumerate((block.output_labels, *block.wrt_labels)):
+        for label in labels:
+            if isinstance(label, str):
+                homes.setdefault(label, set()).add(home)
+    return {label for label, where in homes.items() if len(where) == 1 and label not in block.result}
+
+
+def _wrt_seed(label: Label, slot: int, block: Block, lanes: frozenset[str], summed: set[str]) -> Label:
+    if isinstance(label, int):
+        return label
+    if label in lanes:
+        return ONES
+    if label in summed:
+        return ONES if block.wrt_labels[slot].count(label) == 1 else f"{DIAGONAL}{label}"
+    return label
+
+
+def _output_seed(label: Label, slot: Sequence[Label], block: Block, lanes: frozenset[str], summed: set[str]) -> Label:
+    if isinstance(label, int):
+        return label
+    if label in summed or (label in lanes and (label in slot or label not in block.result)):
+        return ONES
+    return label
+
+
+def _canonical(seed: Seed, groups: Sequence[_Directions]) -> tuple:
+    """A seed's name, the same in every spec that seeds alike: directions are numbered as they come up."""
+    order: dict[str, int] = {}
+    for group in groups:
+        for label in group.labels:
+            order.setdefault(label, len(order))
+    for label in seed.directions:
+        order.setdefault(label, len(order))
+    return tuple(order.get(axis, axis) if isinstance(axis, str) else ("component", axis) for axis in seed.axes)
+
+
+def _after_lanes(seed: Seed) -> int:
+    """Where the direction axis goes: after the axes seeded with ones that lead the array."""
+    position = 0
+    while position < len(seed.axes) and seed.axes[position] == ONES:
+        position += 1
+    return position
+
+
+def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:
+    """The seed, with the directions flattened into one leading axis where there are any.
+
+        seed[d, k_1, ..., k_r] = prod_axes [k_a = component_a] or [k_a = direction label of a] or 1
+    """
+    names = list(sizes)
+    rank = len(names) + len(seed.axes)
+    shape = (*sizes.values(), *like.shape)
+    mask = None
+    equal: dict[str, int] = {}
+    for axis, label in enumerate(seed.axes, start=len(names)):
+        if label == ONES:
+            continue
+        here = jax.lax.broadcasted_iota(jnp.int32, _only(shape, axis, rank), axis)
+        if isinstance(label, int):
+            hit = here == label
+        elif label.startswith(DIAGONAL):
+            if label not in equal:
+                equal[label] = axis
+                continue
+            other = equal[label]
+            hit = here == jax.lax.broadcasted_iota(jnp.int32, _only(shape, other, rank), other)
+        else:
+            other = names.index(label)
+            hit = here == jax.lax.broadcasted_iota(jnp.int32, _only(shape, other, rank), other)
+        mask = hit if mask is None else mask & hit
+    if mask is None:
+        full = jnp.ones(shape, like.dtype)
+    else:
+        full = jnp.broadcast_to(mask.astype(like.dtype), shape)
+    if not names:
+        return full
+    return full.reshape(math.prod(sizes.values()), *like.shape)
+
+
+def _only(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:
+    return tuple(shape[axis] if a == axis else 1 for a in range(rank))
+
+
+def _einsum_labels(array: jax.Array, labels: Sequence[str], result: Sequence[str]) -> jax.Array:
+    """Diagonals of repeated names, sums over the names not kept, the kept ones in order."""
+    labels = list(labels)
+    for name in [n for n in dict.fromkeys(labels) if labels.count(n) > 1]:
+        while labels.count(name) > 1:
+            first = labels.index(name)
+            second = labels.index(name, first + 1)
+            array = jnp.diagonal(array, axis1=first, axis2=second)  # the diagonal goes last
+            labels = [n for a, n in enumerate(labels) if a not in (first, second)] + [name]
+    dropped = tuple(axis for axis, name in enumerate(labels) if name not in result)
+    if dropped:
+        array = jnp.sum(array, axis=dropped)
+        labels = [name for name in labels if name in result]
+    return jnp.transpose(array, [labels.index(name) for name in result])

@@ -1,0 +1,34 @@
+"""Everything that jaxpartials raises on purpose.
+
+Each message says what was asked, what was found, the likely mistake, and a spelling that works.
+"""
+
+
+class JaxPartialsError(Exception):
+    """The base of every error below.
+
+    Raised never by itself; catch it to catch whatever jaxpartials raises on purpose.
+    """
+
+
+class NotationError(JaxPartialsError, ValueError):
+    """A spec cannot be read, or does not fit the function it is asked of.
+
+    Raised by `partials` when a spec does not parse, names no argument of the signature, or shares an axis
+    between the output and an input without saying whether it stays; and at the first call when the spec does
+    not fit the arguments and outputs: a part that isn't there, a wrong number of axes, a position out of range,
+    two sizes under one name.
+
+    What to do: rewrite the spec; the message shows the place and a spelling that works.
+    """
+
+
+class DerivativeError(JaxPartialsError, TypeError):
+    """A spec is well formed, but the derivative it names does not exist or cannot be computed.
+
+    Raised at the first call when an input or output holds no floating-point numbers (an integer array, a
+    function, a string), when a complex derivative is not well defined, or when the operations on the way rule
+    out every mode.
+
+    What to do: pass `3.0` rather than `3`, cast inside the function, or replace the operation that is named.
+    """

@@ -1,0 +1,322 @@
+"""The program: a hash-consed graph of equations in single-assignment form.
+
+Two equal equations are one node from the moment they are made, so common subexpressions never exist; what no
+output reaches is never visited, so dead code does not either; and local algebra (`rules`) is applied before a
+node is made. Node numbers grow as nodes are made, so increasing numbers are a topological order.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpartials import _jax
+
+INPUT = "input"
+LITERAL = "literal"
+CONSTANT = "constant"
+LEAVES = (INPUT, LITERAL, CONSTANT)
+
+# Operands may change places: `mul a b` and `mul b a` are one node.
+COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
+
+
+class Value:
+    """One array of the program: an output of a node, or a leaf."""
+
+    __slots__ = ("aval", "index", "node")
+
+    def __init__(self, node: "Node", index: int, aval: Any):
+        self.node = node
+        self.index = index
+        self.aval = aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return getattr(self.aval, "shape", ())
+
+    @property
+    def dtype(self) -> Any:
+        return self.aval.dtype
+
+    def __repr__(self) -> str:
+        suffix = f".{self.index}" if len(self.node.outputs) > 1 else ""
+        return f"%{self.node.number}{suffix}:{self.aval.str_short() if hasattr(self.aval, 'str_short') else self.aval}"
+
+
+class Node:
+    """One equation: a primitive applied to operands.
+
+    `bodies` are the graphs inside it (a scan's body, a cond's branches, ...). For a node whose `opaque` is true they
+    are there to be read only: it is emitted from its `params`, with the custom rule, remat or mesh that those hold.
+    """
+
+    __slots__ = (
+        "bodies", "context", "effects", "name", "number", "opaque",
+        "operands", "outputs", "params", "primitive", "source",
+    )  # fmt: skip
+
+    def __init__(self, number: int, name: str, operands: Sequence[Value] = (), params: dict | None = None):
+        self.number = number
+        self.name = name
+        self.operands = tuple(operands)
+        self.params: dict[str, Any] = params or {}
+        self.outputs: tuple[Value, ...] = ()
+        self.primitive: Any = None
+        self.bodies: tuple[Graph, ...] = ()
+        self.opaque = False
+        self.effects: Any = frozenset()
+        self.source: Any = None
+        self.context: Any = None
+
+    @property
+    def line(self) -> tuple[str, int, str] | None:
+        """File, line and function of the user's code that this equation comes from."""
+        return _jax.user_line(self.source)
+
+    @property
+    def where(self) -> str:
+        """The same for a person: `model.py:12 (energy)`."""
+        if self.line is None:
+            return "an unknown line"
+        file, line, function = self.line
+        return f"{file.rsplit('/', 1)[-1]}:{line} ({function})"
+
+    def __repr__(self) -> str:
+        outputs = " ".join(map(repr, self.outputs))
+        operands = " ".join(f"%{v.node.number}" + (f".{v.index}" if v.index else "") for v in self.operands)
+        return f"{outputs} = {self.name} {operands}"
+
+
+Rule = Callable[["Graph", Sequence[Value], dict[str, Any]], Value | None]
+
+
+class Graph:
+    """A program under construction, or finished: inputs, outputs, and the nodes between them."""
+
+    def __init__(self, rules: dict[str, Sequence[Rule]] | None = None):
+        self.rules = rules or {}
+        self.inputs: list[Value] = []
+        self.outputs: list[Value] = []
+        self.constants: dict[int, tuple[Value, Any]] = {}  # by id of the array, which the entry keeps alive
+        self.effects: list[Node] = []  # in the order of execution
+        self._table: dict[Any, Node] = {}
+        self._count = 0
+        self._fingerprint: Any = None
+
+    # ---- leaves
+
+    def input(self, aval: Any) -> Value:
+        value = self._leaf(INPUT, aval)
+        self.inputs.append(value)
+        return value
+
+    def placeholder(self, aval: Any) -> Value:
+        """A value to be replaced before emission, such as a direction not yet chosen; not an input."""
+        return self._leaf(INPUT, aval)
+
+    def literal(self, number: Any, aval: Any) -> Value:
+        """A scalar known at trace time."""
+        array = np.asarray(number)
+        if array.dtype != aval.dtype and jax.dtypes.issubdtype(aval.dtype, np.generic):
+            array = array.astype(aval.dtype)
+        key = (LITERAL, str(aval.dtype), array.tobytes())
+        if key not in self._table:
+            node = self._leaf(LITERAL, aval).node
+            node.params = {"value": array}
+            self._table[key] = node
+        return self._table[key].outputs[0]
+
+    def constant(self, array: Any, aval: Any) -> Value:
+        """An array closed over; the same array is the same value."""
+        if id(array) not in self.constants:
+            value = self._leaf(CONSTANT, aval)
+            value.node.params = {"value": array}
+            self.constants[id(array)] = value, array
+        return self.constants[id(array)][0]
+
+    def _leaf(self, name: str, aval: Any) -> Value:
+        node = Node(self._next(), name)
+        node.outputs = (Value(node, 0, aval),)
+        return node.outputs[0]
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    # ---- equations
+
+    def add(
+        self,
+        primitive: Any,
+        operands: Sequence[Value],
+        params: dict[str, Any],
+        avals: Sequence[Any],
+        *,
+        name: str | None = None,
+        bodies: Sequence["Graph"] = (),
+        opaque: bool = False,
+        effects: Any = frozenset(),
+        source: Any = None,
+        context: Any = None,
+    ) -> tuple[Value, ...]:
+        """The outputs of an equation: those of an equal one, of a simpler one, or of a new node."""
+        name = name or primitive.name
+        self._fingerprint = None
+        if not effects and not bodies:
+            for rule in self.rules.get(name, ()):
+                simpler = rule(self, operands, params)
+                if simpler is not None:
+                    return (simpler,)
+        key = None
+        if not effects:
+            key = self._key(name, operands, params, bodies, opaque, context)
+            found = self._table.get(key)
+            if found is not None:
+                return found.outputs
+        node = Node(self._next(), name, operands, params)
+        node.outputs = tuple(Value(node, i, aval) for i, aval in enumerate(avals))
+        node.primitive, node.bodies, node.opaque = primitive, tuple(bodies), opaque
+        node.effects, node.source, node.context = effects, source, context
+        if effects:
+            self.effects.append(node)
+        else:
+            self._table[key] = node
+        return node.outputs
+
+    def _key(self, name, operands, params, bodies, opaque, context) -> Any:
+        where = [(v.node.number, v.index) for v in operands]
+        if name in COMMUTATIVE:
+            where.sort()
+        settings = None if context is None else _jax.context_key(context)
+        if name == "custom_jvp_call":
+            rule = _jax.rule_identity(params)
+            if rule is not None:
+                flags = (params["num_consts"], params["symbolic_zeros"])
+                return (name, tuple(where), rule, flags, bodies[0].fingerprint, settings)
+        if bodies and not opaque:
+            inner = tuple(body.fingerprint for body in bodies)
+            return (name, tuple(where), freeze(params), inner, settings)
+        return (name, tuple(where), freeze(params), settings)
+
+    # ---- reading
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The equations that the outputs and the effects need, in order."""
+        roots = [*self.outputs, *(v for node in self.effects for v in node.operands)]
+        live = {node.number: node for node in reach(roots)}
+        live |= {node.number: node for node in self.effects}
+        return [live[n] for n in sorted(live) if live[n].name not in LEAVES]
+
+    @property
+    def fingerprint(self) -> Any:
+        """Equal for two graphs that compute the same outputs from the same inputs by the same equations."""
+        if self._fingerprint is None:
+            numbers = {value.node.number: i for i, value in enumerate(self.inputs)}
+            listing: list[Any] = [tuple(str(value.aval) for value in self.inputs)]
+            roots = [*self.outputs, *(v for node in self.effects for v in node.operands)]
+            reached = {node.number: node for node in [*reach(roots), *self.effects]}
+            for number in sorted(reached):
+                node = reached[number]
+                if node.name == INPUT:
+                    continue
+                numbers[node.number] = len(numbers)
+                where = tuple((numbers[v.node.number], v.index) for v in node.operands)
+                if node.name in LEAVES:
+                    array = node.params["value"]
+                    leaf = array.tobytes() if node.name == LITERAL else id(array)
+                    listing.append((node.name, str(node.outputs[0].aval), leaf))
+                elif node.bodies and not node.opaque:
+                    inner = tuple(body.fingerprint for body in node.bodies)
+                    listing.append((node.name, where, freeze(node.params), inner))
+                else:
+                    listing.append((node.name, where, freeze(node.params)))
+                if node.effects:
+                    listing.append(object())  # an effect is equal to no other
+            outs = tuple((numbers[v.node.number], v.index) for v in self.outputs)
+            self._fingerprint = (tuple(listing), outs)
+        return self._fingerprint
+
+    def __repr__(self) -> str:
+        lines = ["inputs  " + " ".join(map(repr, self.inputs))]
+        lines += [f"  {node!r}" for node in self.nodes]
+        lines += ["outputs " + " ".join(f"%{v.node.number}.{v.index}" for v in self.outputs)]
+        return "\n".join(lines)
+
+
+def reach(roots: Iterable[Value], stop: Iterable[Value] = ()) -> list[Node]:
+    """The nodes that `roots` need, in topological order, not going past the values in `stop`."""
+    stopped = {(v.node.number, v.index) for v in stop}
+    found: dict[int, Node] = {}
+    stack = [v for v in roots if (v.node.number, v.index) not in stopped]
+    while stack:
+        node = stack.pop().node
+        if node.number in found:
+            continue
+        found[node.number] = node
+        stack.extend(v for v in node.operands if (v.node.number, v.index) not in stopped)
+    return [found[n] for n in sorted(found)]
+
+
+def dependents(roots: Iterable[Value], on: Iterable[Value]) -> set[int]:
+    """Numbers of the nodes that `roots` need and that need one of the values `on` (their own nodes included)."""
+    seeds = {(v.node.number, v.index) for v in on}
+    found = {number for number, _ in seeds}
+    for node in reach(roots):
+        if any((v.node.number, v.index) in seeds or v.node.number in found for v in node.operands):
+            found.add(node.number)
+    return found
+
+
+def frontier(values: Sequence[Value], moving: set[int], cut: Iterable[Value]) -> list[Value]:
+    """The values outside `moving` that nodes inside it read; literals stay where they are."""
+    stop = {(v.node.number, v.index) for v in cut}
+    found: dict[tuple[int, int], Value] = {}
+    for node in reach(values, cut):
+        if node.number in moving:
+            for v in node.operands:
+                key = (v.node.number, v.index)
+                if v.node.number not in moving and key not in stop and v.node.name != LITERAL:
+                    found[key] = v
+    for v in values:
+        key = (v.node.number, v.index)
+        if v.node.number not in moving and key not in stop and v.node.name != LITERAL:
+            found[key] = v
+    return list(found.values())
+
+
+def freeze(thing: Any) -> Any:
+    """A hashable key, equal for equal parameters; by identity where nothing better is known."""
+    if isinstance(thing, dict):
+        return ("dict", *((k, freeze(thing[k])) for k in sorted(thing, key=str)))
+    if isinstance(thing, (tuple, list)):
+        # A named tuple and a plain one with equal fields are different parameters.
+        return (type(thing).__name__, *map(freeze, thing))
+    if isinstance(thing, np.ndarray):
+        return (thing.shape, str(thing.dtype), thing.tobytes())
+    if isinstance(thing, float):
+        return ("float", np.float64(thing).tobytes())  # nan is equal to itself, -0.0 not to 0.0
+    if _jax.is_jaxpr(thing):
+        return ("id", Identity(thing))
+    try:
+        hash(thing)
+    except TypeError:
+        return ("id", Identity(thing))
+    return (type(thing), thing)
+
+
+class Identity:
+    """Equality by identity for what has none, keeping the thing alive so that its id stays its own."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self, thing: Any):
+        self.thing = thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self.thing is other.thing

@@ -1,0 +1,117 @@
+"""From a function to a Graph: plain calls are inlined, loops and branches keep their bodies as graphs.
+
+Custom rules, `remat`, `shard_map`, `pallas_call`, callbacks and everything with effects stay whole: inlining a
+custom rule before differentiation loses it silently, and inlining `remat` undoes it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpartials import _jax
+from jaxpartials.graph.graph import Graph, Value
+
+# Calls that mean nothing but their body.
+PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "eval_jaxpr", "xla_call"})
+# Loops and branches: their bodies are graphs, and they are emitted from those.
+CONTROL = frozenset({"scan", "while", "cond"})
+
+
+def trace(fn: Callable, *args: Any, rules: dict | None = None) -> tuple[Graph, Any]:
+    """Trace `fn` on arrays or shapes; return its Graph and the pytree of its outputs' shapes."""
+    closed, shapes = _jax.trace(fn, *args)
+    graph = Graph(rules)
+    jaxpr = _jax.open_jaxpr(closed)
+    inputs = [graph.input(var.aval) for var in jaxpr.inputs]
+    graph.outputs = _append(graph, jaxpr, inputs, None)
+    return graph, shapes
+
+
+def extend(graph: Graph, fn: Callable, operands: Sequence[Value], *extra: Any) -> Any:
+    """Trace `fn` on values of `graph` and append what it does; return the pytree of its results as values.
+
+    Whatever equals something that is there already becomes it. `fn` must have no effects.
+    """
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.aval.weak_type) if _plain(v) else v.aval
+              for v in operands]  # fmt: skip
+    closed, out = _jax.trace(fn, *shapes, *extra)
+    jaxpr = _jax.open_jaxpr(closed)
+    results = _append(graph, jaxpr, list(operands), None)
+    return jax.tree.unflatten(jax.tree.structure(out), results)
+
+
+def _plain(value: Value) -> bool:
+    return hasattr(value.aval, "weak_type")
+
+
+def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: Any) -> list[Value]:
+    """Append a jaxpr's equations to the graph, its inputs bound to `inputs`; return its outputs."""
+    env: dict[Any, Value] = dict(zip(jaxpr.inputs, inputs, strict=True))
+    for var, array in jaxpr.constants:
+        scalar = isinstance(array, (np.ndarray, np.generic)) and np.ndim(array) == 0
+        env[var] = graph.literal(array, var.aval) if scalar else graph.constant(array, var.aval)
+
+    def read(atom: Any) -> Value:
+        return graph.literal(atom.val, atom.aval) if isinstance(atom, _jax.Literal) else env[atom]
+
+    for equation in jaxpr.equations:
+        operands = [read(atom) for atom in equation.invars]
+        source = equation.source_info
+        if caller is not None and not _jax.has_user_frame(source):
+            source = caller
+        outputs = _append_equation(graph, equation, operands, source)
+        env.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outputs]
+
+
+def _append_equation(graph: Graph, equation: Any, operands: list[Value], source: Any) -> Sequence[Value]:
+    name, params = equation.primitive.name, equation.params
+    if name in PLAIN_CALLS and (name not in ("jit", "pjit") or _jax.is_plain_jit(params)):
+        inner = next(p for p in params.values() if _jax.is_jaxpr(p))
+        return _append(graph, _jax.open_jaxpr(inner), operands, source)
+    bodies = [body(p, graph.rules, source) for p in _jaxprs(params)]
+    if name in CONTROL:
+        params = _control_params(name, params)
+    return graph.add(
+        equation.primitive,
+        operands,
+        params,
+        [var.aval for var in equation.outvars],
+        name="jit" if name == "pjit" else name,
+        bodies=bodies,
+        opaque=name not in CONTROL,
+        effects=equation.effects,
+        source=source,
+        context=equation.ctx,
+    )
+
+
+def body(closed: Any, rules: dict, caller: Any) -> Graph:
+    """The graph of a jaxpr inside an equation."""
+    jaxpr = _jax.open_jaxpr(closed)
+    graph = Graph(rules)
+    inputs = [graph.input(var.aval) for var in jaxpr.inputs]
+    if len(jaxpr.constants) == 0 and getattr(closed, "constvars", ()):
+        # An open jaxpr inside an equation: its constants are operands of the equation.
+        inputs = [graph.input(var.aval) for var in closed.constvars] + inputs
+    graph.outputs = _append(graph, jaxpr, inputs, caller)
+    return graph
+
+
+def _jaxprs(params: dict[str, Any]) -> list[Any]:
+    found = []
+    for value in params.values():
+        found += [p for p in (value if isinstance(value, (tuple, list)) else (value,)) if _jax.is_jaxpr(p)]
+    return found
+
+
+def _control_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    if name == "scan":
+        consts, carry = _jax.scan_counts(params)
+        kept = {k: params[k] for k in ("length", "reverse", "unroll", "_split_transpose") if k in params}
+        return {**kept, "num_consts": consts, "num_carry": carry}
+    if name == "while":
+        return {k: params[k] for k in ("cond_nconsts", "body_nconsts")}
+    return {}

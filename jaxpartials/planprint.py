@@ -1,0 +1,56 @@
+"""A Plan as a table that a person can read."""
+
+import io
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from jaxpartials.planner import Plan
+
+WIDTH = 110
+
+
+def render(plan: "Plan") -> str:
+    """The table, the notes and the total, as text."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for title, side in [("partial", "left"), ("mode", "left"), ("passes", "right"), ("lanes", "left"),
+                        ("shared", "left"), ("flops", "right"), ("bytes", "right")]:  # fmt: skip
+        table.add_column(title, justify=side, overflow="fold")
+    notes = []
+    for row in plan.partials:
+        most = max(row.shares.items(), key=lambda item: item[1], default=None)
+        shared = "" if most is None else f"{most[1]:.0%} with {most[0]}"
+        table.add_row(
+            row.spec, row.mode, str(row.passes) if row.passes else "", " ".join(row.lanes), shared,
+            quantity(row.cost.flops), quantity(row.cost.bytes),
+        )  # fmt: skip
+        notes += [f"{row.spec}: {note}" for note in row.notes]
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, soft_wrap=False, markup=False)
+    console.print(table)
+    text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    text += "".join(f"\nnote: {note}" for note in dict.fromkeys(notes))
+    text += (
+        f"\ntotal: {plan.equations} equations, {quantity(plan.cost.flops)} flops, {quantity(plan.cost.bytes)} bytes;"
+        f" nested plainly about {quantity(plan.plain_cost.flops)} flops ({_ratio(plan)})"
+    )
+    if plan.measured:
+        text += "".join(f"\nmeasured: {1e3 * seconds:.3g} ms  {label}" for label, seconds in plan.measured)
+    return text
+
+
+def quantity(number: float) -> str:
+    """A count with three digits and a letter: 1.23k, 45.6M."""
+    for letter in ("", "k", "M", "G", "T", "P"):
+        if abs(number) < 999.5:
+            return f"{number:.3g}{letter}"
+        number /= 1000
+    return f"{number:.3g}E"
+
+
+def _ratio(plan: "Plan") -> str:
+    if not plan.cost.flops:
+        return "nothing left to compute"
+    return f"{plan.plain_cost.flops / plan.cost.flops:.3g} times as many"

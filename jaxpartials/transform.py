@@ -1,0 +1,271 @@
+"""`partials`: the whole pipeline on one screen.
+
+    wanted - notation -> specs;  fn, args - trace -> Graph - structure, planner, derive, rewrite -> Graph - emit -> function
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpartials import _jax
+from jaxpartials.errors import DerivativeError, NotationError
+from jaxpartials.graph.emit import evaluate
+from jaxpartials.graph.graph import Identity
+from jaxpartials.graph.trace import trace
+from jaxpartials.notation import Block, check_signature, parse_wanted, resolve
+from jaxpartials.planner import Plan, plan
+from jaxpartials.rewrite.algebra import RULES
+from jaxpartials.tuning import measure
+
+
+def partials(
+    fn: Callable[..., Any],
+    wanted: Any,
+    *,
+    outputs: Sequence[str] | None = None,
+    chunk_size: int | None = None,
+    tune: str = "estimate",
+) -> "Partials":
+    """Return one JAX function that computes every partial derivative named in `wanted`.
+
+    A spec `"u[b]/X[b,0] X[b,1]^2 -> b"` asks for the array
+
+        result[b] = d^3 u[b] / dX[b,0] dX[b,1]^2
+
+    Axes named in several arrays are one axis, integers are components, powers are repeated derivatives, and names
+    that `->` does not keep are summed. `"z/a"` alone is the dense Jacobian block, axes of z first, as
+    `jax.jacfwd` gives it; `"u"` is the value.
+
+    >>> heat = partials(lambda t, x: t * x**2, {"u_t": "u/t", "u_xx": "u/x^2"})
+    >>> {name: float(d) for name, d in heat(2.0, 3.0).items()}
+    {'u_t': 9.0, 'u_xx': 4.0}
+
+    >>> import jax.numpy as jnp
+    >>> laplacian = partials(lambda x: jnp.sum(x**3), "u/x[i]^2")
+    >>> float(laplacian(jnp.array([1.0, 2.0])))
+    18.0
+
+    Args:
+        fn: a pure JAX function of arrays, or pytrees of arrays, of any shapes. Arguments that are no arrays
+            (functions, strings, flags, Python integers) are passed through and fixed at trace time.
+        wanted: a spec, or any pytree of specs. The result has the same structure.
+        outputs: names for the outputs of a function that returns a tuple.
+        chunk_size: at most this many directions are alive at once; the rest waits its turn in a loop.
+        tune: "estimate" chooses by the cost model; "measure" compiles and times the best few at the first call.
+
+    Returns:
+        A function with the signature of `fn`. It is planned once for each signature of shapes and dtypes, and
+        jitted; `.plan(*args)` tells how it computes and why. It composes with every JAX transformation.
+
+    Raises:
+        NotationError: a spec cannot be read, or does not fit the signature (here) or the arguments (at the call).
+        DerivativeError: at the call, where a derivative does not exist or no mode can compute it.
+
+    Source:
+        Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapters 3 (modes), 6 (sharing) and 13
+        (higher orders).
+    """
+    return Partials(fn, wanted, outputs, chunk_size, tune)
+
+
+class Partials:
+    """A function that computes named partial derivatives; made by `partials`."""
+
+    def __init__(self, fn, wanted, outputs, chunk_size, tune):
+        self._fn, self.wanted, self._chunk_size, self._tune = fn, wanted, chunk_size, tune
+        self._outputs = _checked_outputs(outputs)
+        _check_options(fn, chunk_size, tune)
+        self._specs, self._structure = parse_wanted(wanted)
+        self._signature = _signature(fn)
+        for spec in self._specs:
+            check_signature(spec, self._signature, self._outputs)
+        self._programs: dict[Any, _Program] = {}
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args, **kwargs):
+        call = _Call(self._signature, args, kwargs)
+        program = self._program(call)
+        return program.run(program.captured, call.arrays)
+
+    def plan(self, *args, **kwargs) -> Plan:
+        """How the partials are computed for arguments like these, and why.
+
+        >>> g = partials(lambda x, y: (x * y).sum(), "f/x")
+        >>> spec = jax.ShapeDtypeStruct((3,), "float32")
+        >>> [(p.spec, p.mode, p.passes) for p in g.plan(spec, spec).partials]
+        [('f/x', 'reverse x', 1)]
+
+        Args:
+            *args: arrays or `jax.ShapeDtypeStruct`s, as the function takes them.
+            **kwargs: likewise.
+
+        Returns:
+            A `Plan`, which prints as a table and has the same facts as attributes.
+        """
+        return self._program(_Call(self._signature, args, kwargs)).plan
+
+    def __repr__(self) -> str:
+        return f"partials({getattr(self._fn, '__name__', self._fn)!s}, {self.wanted!r})"
+
+    def _program(self, call: "_Call") -> "_Program":
+        key = (call.key, _jax.trace_context())
+        program = self._programs.get(key)
+        if program is None:
+            program = self._build(call)
+            # What was traced from an enclosing transformation's values is only good inside it.
+            if not any(isinstance(array, _jax.Tracer) for array in program.captured):
+                self._programs[key] = program
+        return program
+
+    def _build(self, call: "_Call") -> "_Program":
+        graph, shapes = trace(lambda arrays: self._fn(*call.rebuild(arrays)[0], **call.rebuild(arrays)[1]),
+                              call.arrays, rules=RULES)  # fmt: skip
+        # Positions among all leaves, static ones too, are what `resolve` speaks of.
+        blocks = [resolve(spec, call.arguments, shapes, self._outputs) for spec in self._specs]
+        flat = [jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
+        placed = [[call.place(block) for block in row] for row in flat]
+        timer = functools.partial(measure, arrays=call.arrays) if self._tune == "measure" else None
+        try:
+            made = plan(
+                graph, list(zip(self._specs, placed, strict=True)), call.names,
+                chunk_size=self._chunk_size, measure=timer,
+            )  # fmt: skip
+        except DerivativeError as error:
+            raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error.__cause__
+        structures = [
+            jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks
+        ]
+        return _Program(made, structures, self._structure, getattr(self._fn, "__name__", "fn"))
+
+
+class _Program:
+    """A plan made runnable."""
+
+    def __init__(self, made: Plan, structures: Sequence[Any], outer: Any, name: str):
+        self.plan = made
+        graph = made.graph
+        constants = list(graph.constants.values())
+        self.captured = [array for _, array in constants]
+
+        def run(captured, arrays):
+            known = [
+                *zip((value for value, _ in constants), captured, strict=True),
+                *zip(graph.inputs, arrays, strict=True),
+            ]
+            flat = iter(evaluate(graph.outputs, known, graph.effects))
+            trees = [
+                jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)]) for tree in structures
+            ]
+            return jax.tree.unflatten(outer, trees)
+
+        run.__name__ = run.__qualname__ = f"partials_{name}"
+        self.run = jax.jit(run)
+
+
+@dataclass
+class _Leaf:
+    value: Any
+    dynamic: bool
+
+
+class _Call:
+    """The arguments of one call: which leaves are arrays, which are fixed, and how to put them together again."""
+
+    def __init__(self, signature: inspect.Signature, args: tuple, kwargs: dict):
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        self.bound = bound
+        self.arguments = dict(bound.arguments)
+        self.names: list[str] = []
+        self._leaves: list[_Leaf] = []
+        self._structures = []
+        for name, argument in self.arguments.items():
+            paths, structure = jax.tree_util.tree_flatten_with_path(argument)
+            self._structures.append(structure)
+            for path, leaf in paths:
+                self._leaves.append(_Leaf(leaf, _is_array(leaf)))
+                self.names.append(name + jax.tree_util.keystr(path))
+        self.arrays = [leaf.value for leaf in self._leaves if leaf.dynamic]
+        position = {i: n for n, i in enumerate(i for i, leaf in enumerate(self._leaves) if leaf.dynamic)}
+        self._position = position
+
+    @property
+    def key(self) -> Any:
+        return (
+            tuple(self._structures),
+            tuple(_abstract(leaf.value) if leaf.dynamic else _static(leaf.value) for leaf in self._leaves),
+        )
+
+    def rebuild(self, arrays: Sequence[Any]) -> tuple[tuple, dict]:
+        """The positional and keyword arguments, with `arrays` in place of the arrays."""
+        arrays = iter(arrays)
+        leaves = iter([next(arrays) if leaf.dynamic else leaf.value for leaf in self._leaves])
+        bound = inspect.BoundArguments(self.bound.signature, type(self.bound.arguments)())
+        for name, structure in zip(self.arguments, self._structures, strict=True):
+            bound.arguments[name] = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
+        return bound.args, bound.kwargs
+
+    def place(self, block: Block) -> Block:
+        """The block with input positions counted among the arrays alone."""
+        from dataclasses import replace
+
+        return replace(block, wrt=tuple(self._position[i] for i in block.wrt))
+
+    def describe(self) -> str:
+        shown = []
+        for name, leaf in zip(self.names, self._leaves, strict=True):
+            if leaf.dynamic:
+                aval = leaf.value if isinstance(leaf.value, jax.ShapeDtypeStruct) else _jax.typeof(leaf.value)
+                shown.append(f"{name}: {aval.dtype}[{','.join(map(str, aval.shape))}]")
+        most = 8
+        return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def _is_array(leaf: Any) -> bool:
+    if isinstance(leaf, (bool, int, str)):
+        return False  # Python integers steer programs (sizes, powers, flags): they stay what they are
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex, jax.ShapeDtypeStruct))
+
+
+def _abstract(leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.make_jaxpr(lambda x: x)(leaf).in_avals[0]
+    return _jax.typeof(leaf)
+
+
+def _static(leaf: Any) -> Any:
+    try:
+        hash(leaf)
+    except TypeError:
+        return Identity(leaf)
+    return type(leaf), leaf
+
+
+def _signature(fn: Callable) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError) as error:
+        raise NotationError(
+            f"partials() needs a function whose arguments have names; {fn!r} has no signature.\n"
+            "  Wrap it: partials(lambda x: fn(x), ...)."
+        ) from error
+
+
+def _checked_outputs(outputs: Any) -> tuple[str, ...] | None:
+    if isinstance(outputs, str):
+        raise NotationError(f'outputs={outputs!r} is one string.\n  Write a tuple of names: outputs=("{outputs}",).')
+    return None if outputs is None else tuple(outputs)
+
+
+def _check_options(fn: Any, chunk_size: Any, tune: Any) -> None:
+    if not callable(fn):
+        raise NotationError(f"partials() takes a function first, and got {type(fn).__name__} {fn!r}.")
+    if chunk_size is not None and (not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1):
+        raise NotationError(f"chunk_size={chunk_size!r}: a positive number of directions, or None for all at once.")
+    if tune not in ("estimate", "measure"):
+        raise NotationError(f'tune={tune!r}: write tune="estimate" or tune="measure".')
