@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpartials.graph.emit import evaluate
-from jaxpartials.graph.graph import Graph, Value, dependents, frontier
+from jaxpartials.graph.graph import LITERAL, Graph, Node, Value, dependents, frontier, is_zero, reach
 from jaxpartials.graph.trace import extend
 from jaxpartials.notation import Block
 from jaxpartials.rewrite.batch import Batched, batch
@@ -66,6 +66,7 @@ class Deriver:
     outputs: Sequence[Value]
     chunk_size: int | None = None
     aliases: dict[Value, list[Value]] = field(default_factory=dict)  # equal values, found again inside later orders
+    _tangents: dict[tuple[Value, Value], dict[Value, Value | None]] = field(default_factory=dict)
     _memo: dict[Any, Any] = field(default_factory=dict)
     _symbols: dict[Any, Value] = field(default_factory=dict)
 
@@ -77,10 +78,9 @@ class Deriver:
         """
         value, labels = self.output(block)
         if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
-            return self._zeros(block, value)
+            return self._zeros([block.sizes[label] for label in block.result], value.dtype)
         groups: list[_Directions] = []
         summed = _summed_labels(block)
-        chain = [value]
         for stage in candidate:
             leaf = block.wrt[stage.slot]
             wrt = self.inputs[leaf]
@@ -88,16 +88,14 @@ class Deriver:
             if stage.mode == FORWARD:
                 seed = Seed(tuple(_wrt_seed(label, stage.slot, block, lanes, summed) for label in slot_labels))
                 direction = self._direction(("s", leaf, _canonical(seed, groups)), wrt, seed, groups)
-                value = self._jvp([*chain], wrt, direction)[-1]
-                chain.append(value)
+                value = self._jvp(value, wrt, direction)
             else:
                 seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
                 key = ("c", value.shape, str(value.dtype), _canonical(seed, groups))
                 cotangent = self._direction(key, value, seed, groups)
                 leaves = [self.inputs[i] for i in siblings[stage.slot]]
-                value = self._vjp(value, leaves, cotangent)[wrt]
+                value = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
                 value, labels = self._select(value, slot_labels)
-                chain = [value]
         value, labels = self._batch(value, labels, groups, lanes, block)
         return self._assemble(value, labels, block)
 
@@ -127,9 +125,8 @@ class Deriver:
     def _depends(self, value: Value, on: Value) -> bool:
         return value.node.number in dependents([value], [on])
 
-    def _zeros(self, block: Block, value: Value) -> Value:
-        shape = tuple(block.sizes[label] for label in block.result)
-        return extend(self.graph, lambda: jnp.zeros(shape, value.dtype), [])
+    def _zeros(self, shape: Sequence[int], dtype: Any) -> Value:
+        return extend(self.graph, lambda: jnp.zeros(tuple(shape), dtype), [])
 
     def _direction(self, key: Any, like: Value, seed: Seed, groups: list["_Directions"]) -> Value:
         """The seed itself where there is one, or a symbol for each of many."""
@@ -147,24 +144,46 @@ class Deriver:
         groups.append(joined)
         return symbol
 
-    def _jvp(self, values: Sequence[Value], wrt: Value, direction: Value) -> list[Value]:
-        """Tangents of `values` along `direction`, one trace for those not known yet."""
-        missing = [v for v in values if ("jvp", v, wrt, direction) not in self._memo]
-        if missing:
-            known = self._frontier(values, wrt)
+    def _jvp(self, value: Value, wrt: Value, direction: Value) -> Value:
+        """The tangent of `value` along `direction`.
 
-            def push(x, s, *arrays):
-                def primal(x):
-                    return evaluate(values, [(wrt, x), *zip(known, arrays, strict=True)])
+        Tangents of all values on the way are kept, and the next order starts from them, so that every equation is
+        differentiated once however high the tower.
+        """
+        tangents = self._tangents.setdefault((wrt, direction), {wrt: direction})
+        moving = dependents([value], [wrt])
+        new = [node for node in reach([value], tangents) if node.number in moving]
+        if new:
+            self._push(new, moving, tangents)
+        tangent = tangents.get(value)
+        return self._zeros(value.shape, value.dtype) if tangent is None else tangent
 
-                return jax.jvp(primal, (x,), (s,))
+    def _push(self, new: Sequence[Node], moving: set[int], tangents: dict[Value, Value | None]) -> None:
+        """Differentiate the nodes `new`, given the tangents of what they read; None stands for zero."""
+        inside = {node.number for node in new}
+        read = list(dict.fromkeys(v for node in new for v in node.operands if v.node.number not in inside))
+        along = [v for v in read if tangents.get(v) is not None]
+        fixed = [v for v in read if tangents.get(v) is None and v.node.name != LITERAL]
+        made = [v for node in new for v in node.outputs]
+        real = [v for v in made if jnp.issubdtype(v.dtype, jnp.inexact)]
 
-            primals, tangents = extend(self.graph, push, [wrt, direction, *known])
-            for value, again, tangent in zip(values, primals, tangents, strict=True):
-                self._memo.setdefault(("jvp", value, wrt, direction), tangent)
-                if again is not value:
-                    self.aliases.setdefault(value, []).append(again)
-        return [self._memo["jvp", v, wrt, direction] for v in values]
+        def push(primals, directions, *arrays):
+            def primal(primals):
+                return evaluate(real, [*zip(along, primals, strict=True), *zip(fixed, arrays, strict=True)])
+
+            return jax.jvp(primal, (primals,), (directions,))
+
+        def flat(*arrays):
+            n = len(along)
+            return push(arrays[:n], arrays[n : 2 * n], *arrays[2 * n :])
+
+        found = extend(self.graph, flat, [*along, *(tangents[v] for v in along), *fixed])
+        tangents.update(dict.fromkeys(made))
+        for value, again, tangent in zip(real, *found, strict=True):
+            tangents[value] = None if is_zero(tangent) else tangent
+            if again is not value:
+                self.aliases.setdefault(value, []).append(again)
+                tangents.setdefault(again, tangents[value])
 
     def _vjp(self, value: Value, leaves: Sequence[Value], cotangent: Value) -> dict[Value, Value]:
         """Cotangents of `leaves` for one cotangent of `value`, in one pass."""

@@ -16,8 +16,8 @@ class NotationError(JaxPartialsError, ValueError):
 
     Raised by `partials` when a spec does not parse, names no argument of the signature, or shares an axis
     between the output and an input without saying whether it stays; and at the first call when the spec does
-    not fit the arguments and outputs: a part that isn't there, a wrong number of axes, a position out of range,
-    two sizes under one name.
+    not fit the arguments and outputs: a part that isn't there, a wrong number of axes, a position out of
+    range, two sizes under one name.
 
     What to do: rewrite the spec; the message shows the place and a spelling that works.
     """

@@ -90,8 +90,8 @@ class Block:
 # ----------------------------------------------------------------------------------------------------------
 
 _SUPERSCRIPT = "[²³¹⁰⁴-⁹]"
-_NAME = rf"[^\W\d](?:(?!{_SUPERSCRIPT})\w)*"  # an identifier
-_AXIS = rf"[^\W\d_](?:(?!{_SUPERSCRIPT})\w)*"  # an identifier that starts with a letter
+_NAME = rf"(?!{_SUPERSCRIPT})[^\W\d](?:(?!{_SUPERSCRIPT})\w)*"  # an identifier
+_AXIS = rf"(?!{_SUPERSCRIPT})[^\W\d_](?:(?!{_SUPERSCRIPT})\w)*"  # an identifier that starts with a letter
 _INTEGER = r"[0-9]+(?!\w)"
 
 # What people write instead: a pattern where something else was expected, and the spelling that works.
@@ -197,7 +197,7 @@ def parse(text: str) -> Partial:
     return partial
 
 
-def parse_wanted(wanted: Any) -> tuple[tuple[Partial, ...], tree_util.PyTreeDef]:
+def parse_wanted(wanted: Any) -> tuple[tuple[Partial, ...], Any]:
     """Read every spec in a pytree of strings; returns them in a row, with the structure they came in.
 
     Raises: NotationError when a leaf is not a string or does not parse.
@@ -235,10 +235,14 @@ def _read_axes(reader: _Reader) -> tuple[Axis, ...]:
     while comma or not reader.take(r"\]"):
         if axes and not comma and reader.text[reader.at - 1] != " ":
             reader.fail('",", a space or "]"', _AXIS_HABITS)
-        axis = reader.take(_AXIS) or reader.take(_INTEGER)
-        if axis is None:
+        name = reader.take(_AXIS)
+        position = None if name else reader.take(_INTEGER)
+        if name:
+            axes.append(name)
+        elif position:
+            axes.append(int(position))
+        else:
             reader.fail("an axis" if comma else 'an axis or "]"', _AXIS_HABITS)
-        axes.append(int(axis) if axis.isdigit() else axis)
         comma = reader.take(",")
     return tuple(axes)
 
@@ -275,22 +279,35 @@ def _read_kept(reader: _Reader, operands: Iterable[Operand]) -> tuple[str, ...]:
 
 def _check_shared_axes(partial: Partial) -> None:
     """A silent sum over the batch is the classic mistake, so an axis on both sides of "/" has no default."""
-    output, inputs = partial.output.axes or (), [x.axes or () for x in partial.wrt]
-    shared = [name for name in _names(output) if any(name in axes for axes in inputs)]
+    shared = _shared(partial)
     if partial.kept is not None or not shared:
         return
-    free = _free(output, inputs)
-    both = tuple(name for name in _names(itertools.chain(output, *inputs)) if name in free or name in shared)
+    keep, total = _keep_shared(partial), replace(partial, kept=_free(_all_axes(partial)))
     holders = dict.fromkeys(x.name for x in partial.wrt if set(shared) & set(x.axes or ()))
     axis, it = ("axis", "it") if len(shared) == 1 else ("axes", "them")
     raise _misfit(
         partial,
-        f"the output {partial.output.name} and the input{'s' * (len(holders) > 1)} "
-        f"{_listing(holders)} share the {axis} {_listing(shared)}, and nothing says whether to keep {it} or "
-        f"to sum over {it}.\n"
-        f'  Keep {it}: "{_spell(replace(partial, kept=both))}", '
-        f'or sum: "{_spell(replace(partial, kept=free))}".',
+        f"the output {partial.output.name} and the input{'s' * (len(holders) > 1)} {_listing(holders)} "
+        f"share the {axis} {_listing(shared)}, and nothing says whether to keep {it} or to sum over {it}.\n"
+        f'  Keep {it}: "{_spell(keep)}", or sum: "{_spell(total)}".',
     )
+
+
+def _shared(partial: Partial) -> list[str]:
+    """The axes named by both the output and an input."""
+    return [
+        name for name in _names(partial.output.axes or ()) if any(name in (x.axes or ()) for x in partial.wrt)
+    ]
+
+
+def _keep_shared(partial: Partial) -> Partial:
+    """The spec with an arrow that keeps the shared axes, and whatever stays without it."""
+    stay = {*_shared(partial), *_free(_all_axes(partial))}
+    return replace(partial, kept=tuple(name for name in _names(_all_axes(partial)) if name in stay))
+
+
+def _all_axes(partial: Partial) -> list[Axis]:
+    return [axis for operand in partial.operands for axis in operand.axes or ()]
 
 
 def _misfit(partial: Partial, message: str) -> NotationError:
@@ -301,10 +318,9 @@ def _names(axes: Iterable[Axis]) -> list[str]:
     return list(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
 
 
-def _free(output: Sequence[Axis], inputs: Iterable[Sequence[Axis]]) -> tuple[str, ...]:
+def _free(axes: Iterable[Axis]) -> tuple[str, ...]:
     """The axes that stay when there is no arrow: those named once, in order of appearance."""
-    counts = Counter(itertools.chain(output, *inputs))
-    return tuple(axis for axis, count in counts.items() if count == 1 and isinstance(axis, str))
+    return tuple(axis for axis, count in Counter(axes).items() if count == 1 and isinstance(axis, str))
 
 
 def _spell(partial: Partial) -> str:
@@ -478,7 +494,7 @@ def _block(partial: Partial, leaves: tuple[_Leaf, ...]) -> Block:
         if isinstance(label, str)
     }
     output, *wrt = labels
-    result = partial.kept if partial.kept is not None else _free(output, wrt)
+    result = partial.kept if partial.kept is not None else _free(itertools.chain(output, *wrt))
     position, *positions = (leaf.position for leaf in leaves)
     return Block(partial, position, tuple(positions), output, tuple(wrt), result, sizes)
 
@@ -491,11 +507,11 @@ def _find_input(partial: Partial, operand: Operand, arguments: Mapping[str, Any]
     if name in arguments:
         value, first = _child(arguments, name)
         return _descend(partial, operand, 1, value, first)
-    last = next(reversed(arguments), None)  # **kwargs comes last, and its keys may be written by themselves
-    if last is not None and isinstance(arguments[last], dict) and name in arguments[last]:
+    for last in list(arguments)[-1:]:  # **kwargs comes last, and its keys may be written by themselves
         value, first = _child(arguments, last)
-        value, further = _child(_children(value) or {}, name)
-        return _descend(partial, operand, 1, value, first + further)
+        if isinstance(value, dict) and name in value:
+            value, further = _child(_children(value) or {}, name)
+            return _descend(partial, operand, 1, value, first + further)
     raise _misfit(
         partial,
         f"no argument named {name} was passed; there are {_listing(arguments) or 'none'}."
@@ -645,7 +661,7 @@ def _check_axes(partial: Partial, part: _Part) -> None:
     shape = part.shape
     if len(shape) != len(axes):
         joined = len(axes) == 1 and isinstance(axes[0], str) and len(axes[0]) == len(shape)
-        every = list(axes[0]) if joined else [*axes, *_letters(partial, len(shape))][: len(shape)]
+        every = list(str(axes[0])) if joined else [*axes, *_letters(partial, len(shape))][: len(shape)]
         fitting = replace(operand, axes=tuple(every) or None)
         raise _misfit(
             partial,
@@ -693,11 +709,9 @@ def _check_all_named(partial: Partial, parts: list[_Part]) -> None:
     )
     if unnamed is None or (named is None and partial.kept is None):
         return
-    if len(unnamed.arrays) == 1:
-        of = f"{unnamed.name}, of shape {unnamed.shape},"
-    else:
-        of = f"{unnamed.name}, a pytree of {len(unnamed.arrays)} arrays,"
-    tree = next((part for part in parts if len(part.arrays) > 1), None)
+    size = len(tree_util.tree_leaves(unnamed.tree))
+    of = f"{unnamed.name}, " + (f"of shape {unnamed.shape}," if size == 1 else f"a pytree of {size} leaves,")
+    tree = next((part for part in parts if len(tree_util.tree_leaves(part.tree)) > 1), None)
     if tree is None:
         every = f'Name them all: "{_spell(_name_all(partial, parts))}"'
     else:
@@ -715,12 +729,10 @@ def _check_all_named(partial: Partial, parts: list[_Part]) -> None:
             f'  {every}, or keep all of them: "{_spell(bare)}".',
         )
     axes = _names(named.operand.axes or ())
-    what = (
-        f"ax{'is' if len(axes) == 1 else 'es'} {_listing(axes)}"
-        if axes
-        else f"position {_listing(named.operand.axes)}"
-    )
-    only_names = all(isinstance(axis, str) for x in partial.operands for axis in x.axes or ())
+    what = f"ax{'is' if len(axes) == 1 else 'es'} {_listing(axes)}"
+    if not axes:
+        what = f"position {_listing(named.operand.axes or ())}"
+    only_names = all(isinstance(axis, str) for axis in _all_axes(partial))
     raise _misfit(
         partial,
         f"{what} {'are' if len(axes) > 1 else 'is'} named on {named.name} but {of} names no axes.\n"
@@ -735,25 +747,22 @@ def _name_all(partial: Partial, parts: list[_Part]) -> Partial:
     )
     sizes = [x.shape[0] for x in parts if x.operand.axes and x.operand.axes[0] == batch]
     letters = iter(_letters(partial, sum(len(x.shape) for x in parts if x.arrays)))
-    powers: dict[Operand, Operand] = {}
     operands: list[Operand] = []
     for part in parts:
-        if part.operand.axes is None and part.arrays and part.operand not in powers:
-            first = [batch] if part.shape[:1] and part.shape[0] in sizes else []
+        axes = part.operand.axes
+        if axes is None and part.arrays:
+            first = [batch] if batch and part.shape[:1] and part.shape[0] in sizes else []
             axes = (*first, *itertools.islice(letters, len(part.shape) - len(first)))
-            powers[part.operand] = replace(part.operand, axes=axes or None)
-        operands.append(powers.get(part.operand, part.operand))
+        operands.append(replace(part.operand, axes=axes or None))
     new = replace(partial, output=operands[0], wrt=tuple(operands[1:]))
-    names = _names(axis for operand in operands for axis in operand.axes or ())
-    if partial.kept is None:
-        repeated = len(names) < sum(isinstance(axis, str) for x in operands for axis in x.axes or ())
-        return replace(new, kept=tuple(names)) if repeated else new
-    return replace(new, kept=partial.kept and tuple(dict.fromkeys((*partial.kept, *names))))
+    if partial.kept:
+        return replace(new, kept=tuple(dict.fromkeys((*partial.kept, *_names(_all_axes(new))))))
+    return _keep_shared(new) if partial.kept is None and _shared(new) else new
 
 
 def _letters(partial: Partial, count: int) -> list[str]:
     """Axis names that the spec does not use."""
-    used = {axis for operand in partial.operands for axis in operand.axes or ()}
+    used = set(_all_axes(partial))
     candidates = itertools.chain("ijklmnopqrstuvw", (f"i{n}" for n in itertools.count()))
     return list(itertools.islice((letter for letter in candidates if letter not in used), count))
 

@@ -24,6 +24,8 @@ from jaxpartials.structure.axes import independent
 PROSPECTS = {1: 8.0, 2: 3.0}
 # One forward pass computes value and tangent; a reverse pass also keeps and reads back what it needs.
 PASS_COST = {FORWARD: 2.0, REVERSE: 3.0}
+# What a reverse pass must keep is not among the flops, and an outer gradient pays for it again: near ties go forward.
+KEEPING = 1.05
 # Sets of at most this many combinations are costed one by one; larger ones partial by partial.
 EXHAUSTIVE = 96
 
@@ -166,7 +168,7 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
         if refusal is None:
             try:
                 values = [deriver.derivative(block, candidate, want.lanes, siblings) for block in want.blocks]
-            except Exception as error:  # JAX refuses in many ways; every one of them rules the candidate out
+            except (TypeError, ValueError, NotImplementedError) as error:  # how JAX refuses a mode
                 refusal = _refusal(deriver, want, candidate, error)
             else:
                 total = _total_passes(want, candidate)
@@ -185,7 +187,7 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
 
 
 def _limit(order: int) -> float:
-    return PROSPECTS.get(order, 1.5)
+    return PROSPECTS.get(order, 1.4)
 
 
 def _prospects(want: _Wanted) -> list[tuple[float, Candidate]]:
@@ -359,7 +361,8 @@ def _rank(graph: Graph, choices: Sequence[list[Choice]]) -> list[list[Choice]]:
     """Combinations of one choice each, cheapest first (all of them, or the best found partial by partial)."""
 
     def total(picked: Sequence[Choice]) -> float:
-        return cost_of([v for choice in picked for v in choice.values]).time
+        reverse = any(stage.mode == REVERSE for choice in picked for stage in choice.candidate)
+        return cost_of([v for choice in picked for v in choice.values]).time * (KEEPING if reverse else 1)
 
     if math.prod(map(len, choices)) <= EXHAUSTIVE:
         combinations = [list(picked) for picked in itertools.product(*choices)]

@@ -266,7 +266,8 @@ ARGUMENTS = {
     "points": (f32(2), f32(7)),
     "options": {"q": f32(9), "a": f32()},
 }
-POSITIONS = {name: n for n, name in enumerate("x t b deep0 deep10 deep11 w n p0 p1 a q".split())}
+ORDER = ["x", "t", "b", "deep0", "deep10", "deep11", "w", "n", "p0", "p1", "a", "q"]
+POSITIONS = {name: n for n, name in enumerate(ORDER)}
 Y = f32(8, 2)
 
 LABELLED = [
@@ -326,7 +327,7 @@ def test_a_pytree_gives_blocks_in_the_structure_of_nested_jacfwd():
     tree = resolve(parse("u/params x"), arguments, result)
     assert isinstance(tree, tuple)
     assert len(tree) == 2
-    assert list(tree[0]) == ["w", "n", "f", "i", "none"] or set(tree[0]) == {"w", "n", "f", "i", "none"}
+    assert set(tree[0]) == {"w", "n", "f", "i", "none"}
     assert tree[0]["n"] is tree[0]["f"] is tree[0]["i"] is tree[0]["none"] is None
     first, second = tree[1]["w"]
     assert (first.output, first.wrt, first.shape) == (1, (3, 4), (4, 3, 2))
@@ -433,9 +434,9 @@ def test_an_equinox_module():
     assert tree.activation is None
     assert tree.layers[2].bias.shape == (3, 3)
     assert len(tree_util.tree_leaves(tree, is_leaf=is_block)) == 6
-    with pytest.raises(DerivativeError, match="model.activation is the function relu"):
+    with pytest.raises(DerivativeError, match=r"model\.activation is the function relu"):
         resolve(parse("y/model.activation"), arguments, f32(3))
-    with pytest.raises(NotationError, match="Its attribute in_size is static, not a part of the pytree"):
+    with pytest.raises(NotationError, match=r"Its attribute in_size is static, not a part of the pytree"):
         resolve(parse("y/model.in_size"), arguments, f32(3))
     with pytest.raises(
         NotationError, match=r'has no part bia;.* a Linear with weight, bias.\n.*"y/model.layers.2.bias"'
@@ -465,9 +466,9 @@ def test_a_flax_nnx_module_or_its_state(split):
     tree = resolve(parse("y/model"), arguments, f32(3))
     assert type(tree) is type(arguments["model"])
     assert len(tree_util.tree_leaves(tree, is_leaf=is_block)) == 4  # the random state is left out
-    with pytest.raises(DerivativeError, match="dtype key<fry>"):
+    with pytest.raises(DerivativeError, match="dtype key"):
         resolve(parse("y/model.dropout.rngs.key"), arguments, f32(3))
-    with pytest.raises(NotationError, match='Did you mean "y/model.first.kernel"'):
+    with pytest.raises(NotationError, match=r'Did you mean "y/model\.first\.kernel"'):
         resolve(parse("y/model.first.kernal"), arguments, f32(3))
 
 
@@ -531,14 +532,13 @@ MISNAMED = [
         None,
         r'no output los; the function returns a dict with loss.\n  Did you mean "loss/t"',
     ),
-    ("u/t", {"u": f32(), "a-b": f32()}, None, None),
     ("v/t", {"u": f32(), "a-b": f32()}, None, "so it cannot name 'a-b'"),
     ("u", None, None, "the function returns None"),
     ("u.n/t", {"u": {"m": f32()}}, None, "u has no part n; it is a dict with m"),
 ]
 
 
-@pytest.mark.parametrize(("spec", "result", "outputs", "said"), [case for case in MISNAMED if case[3]])
+@pytest.mark.parametrize(("spec", "result", "outputs", "said"), MISNAMED)
 def test_outputs_that_are_not_there(spec, result, outputs, said):
     with pytest.raises(NotationError, match=f'^"{re.escape(spec)}": (?s:.*){said}'):
         resolve(parse(spec), {"t": 1.0}, result, outputs)
@@ -560,21 +560,22 @@ MISFITS = [
         r"axes b, k are named on y but x, of shape \(8, 3\), names no axes.\n"
         r'  Name them all: "y\[b,k\]/x\[b,i\] -> b k i", or none: "y/x".$',
     ),
-    ("y[b,k]/x^2", Y, r'Name them all: "y\[b,k\]/x\[b,i\]\^2 -> b k i", or none: "y/x\^2".$'),
+    ("y[b,k]/x^2", Y, r'Name them all: "y\[b,k\]/x\[b,i\] x\[b,j\] -> b k i j", or none: "y/x\^2".$'),
+    ("z[i,i]/x", f32(4, 4), r'Name them all: "z\[i,i\]/x\[j,k\]", or none'),
     ("y[b,k]/x -> b", Y, r'Name them all: "y\[b,k\]/x\[b,i\] -> b k i".$'),
     ("y[b,k]/x ->", Y, r'Name them all: "y\[b,k\]/x\[b,i\] ->".$'),
     ("y[0,1]/x", Y, r'position 0, 1 is named on y but x.*\n  Name them all: "y\[0,1\]/x\[i,j\]".$'),
     (
         "y[b,k]/params",
         Y,
-        r'but params, a pytree of 5 arrays, names no axes.\n.*as in params.b\[i\], or none: "y/params"',
+        r'but params, a pytree of 5 leaves, names no axes.\n.*as in params.b\[i\], or none: "y/params"',
     ),
     (
         "y/x ->",
         Y,
         r'but y, of shape \(8, 2\), names no axes.\n  Name them all: "y\[i,j\]/x\[k,l\] ->", or keep .*"y/x"',
     ),
-    ("u/params ->", f32(), r"but params, a pytree of 5 arrays, names no axes.\n.*as in params.b\[i\]"),
+    ("u/params ->", f32(), r"but params, a pytree of 5 leaves, names no axes.\n.*as in params.b\[i\]"),
     ("u/params[i]", f32(), r"params is a dict with b, deep, w.\n  Name one array of it, as in params.b\[j\]"),
     # ranks, positions, sizes
     (

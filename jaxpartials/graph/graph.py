@@ -101,6 +101,7 @@ class Graph:
         self.outputs: list[Value] = []
         self.constants: dict[int, tuple[Value, Any]] = {}  # by id of the array, which the entry keeps alive
         self.effects: list[Node] = []  # in the order of execution
+        self.origin: tuple[Any, Any] = (None, None)  # source and context of the equation being made, for its rules
         self._table: dict[Any, Node] = {}
         self._count = 0
         self._fingerprint: Any = None
@@ -164,6 +165,7 @@ class Graph:
         """The outputs of an equation: those of an equal one, of a simpler one, or of a new node."""
         name = name or primitive.name
         self._fingerprint = None
+        self.origin = source, context
         if not effects and not bodies:
             for rule in self.rules.get(name, ()):
                 simpler = rule(self, operands, params)
@@ -268,6 +270,14 @@ def dependents(roots: Iterable[Value], on: Iterable[Value]) -> set[int]:
         if any((v.node.number, v.index) in seeds or v.node.number in found for v in node.operands):
             found.add(node.number)
     return found
+
+
+def is_zero(value: Value) -> bool:
+    """Whether a value is zero by construction: a literal zero, or one spread over a shape."""
+    node = value.node
+    while node.name in ("broadcast_in_dim", "convert_element_type"):
+        node = node.operands[0].node
+    return node.name == LITERAL and not node.params["value"]
 
 
 def frontier(values: Sequence[Value], moving: set[int], cut: Iterable[Value]) -> list[Value]:

@@ -68,6 +68,9 @@ def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: An
 
 def _append_equation(graph: Graph, equation: Any, operands: list[Value], source: Any) -> Sequence[Value]:
     name, params = equation.primitive.name, equation.params
+    if name == "custom_lin":
+        # What a jvp leaves of a custom_vjp; it only means something to a transposition, which has not come.
+        raise TypeError("can't apply forward-mode differentiation (jvp) to a custom_vjp function")
     if name in PLAIN_CALLS and (name not in ("jit", "pjit") or _jax.is_plain_jit(params)):
         inner = next(p for p in params.values() if _jax.is_jaxpr(p))
         return _append(graph, _jax.open_jaxpr(inner), operands, source)

@@ -1,8 +1,8 @@
 """Local algebra, applied before an equation becomes a node: `Graph(rules=RULES)`.
 
-Every rule keeps every value: the same numbers, nan and inf included, up to rounding where its docstring says so. The sign
-of a zero may change only where XLA changes it in the same way (x + 0). What is false for some input is not here:
-0 * x is nan where x is inf, x - x and x / x are nan there too.
+Every rule keeps every value: the same numbers, nan and inf included, up to rounding where its docstring says
+so. The sign of a zero may change only where XLA changes it in the same way (x + 0). What is false for some
+input is not here: 0 * x is nan where x is inf, x - x and x / x are nan there too.
 
 Each rule makes a program smaller, or moves a transpose towards the outputs, so that applying rules ends.
 Arrays with explicit shardings and extended dtypes (random keys) are left alone.
@@ -25,8 +25,8 @@ RULES: dict[str, list[Rule]] = {}
 def rewrite(*names: str) -> Callable[[Callable], Callable]:
     """Make a rule of a function of an equation's operands, and by keyword of the parameters it reads.
 
-    An equation with any other parameter that is set (a sharding, an output dtype) asks for something that the
-    rule does not know about, and is left alone.
+    The keyword `params` stands for all of them together. An equation with any other parameter that is set (a
+    sharding, an output dtype) asks for something that the rule does not know about, and is left alone.
     """
 
     def enter(function: Callable) -> Callable:
@@ -39,18 +39,23 @@ def rewrite(*names: str) -> Callable[[Callable], Callable]:
         @functools.wraps(function)
         def rule(graph: Graph, operands: Sequence[Value], params: dict[str, Any]) -> Value | None:
             for name, setting in params.items():
-                if setting and name not in read:
+                if name not in read and setting and not says_nothing(setting):
                     return None
             for operand in operands:
                 if not ordinary(operand.aval):
                     return None
-            return function(graph, *operands, **{name: params[name] for name in read})
+            return function(graph, *operands, **{k: params if k == "params" else params[k] for k in read})
 
         for name in names:
             RULES.setdefault(name, []).append(rule)
         return function
 
     return enter
+
+
+def says_nothing(setting: Any) -> bool:
+    """Some releases write a sharding over no devices where others write None."""
+    return getattr(getattr(setting, "mesh", None), "empty", False)
 
 
 # ---- what the rules ask about values
@@ -84,12 +89,14 @@ def made_by(x: Value, name: str) -> bool:
     return x.node.name == name
 
 
-def real(x: Value) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, np.floating)
+@functools.cache
+def is_real(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, np.floating))
 
 
-def integral(x: Value) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, np.integer)
+@functools.cache
+def is_integral(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, np.integer))
 
 
 # ---- what the rules make
@@ -121,17 +128,21 @@ def transpose(graph: Graph, x: Value, permutation: Sequence[int]) -> Value:
 def fill(graph: Graph, value: Any, dtype: Any, shape: Sequence[int]) -> Value:
     """The array of this shape that holds one number everywhere."""
     scalar = graph.literal(np.asarray(value, dtype), jax.core.ShapedArray((), dtype))
-    return broadcast(graph, scalar, shape)
+    return broadcast(graph, scalar, shape) if shape else scalar
 
 
 def joint_shape(x: Value, y: Value) -> tuple[int, ...]:
-    """The shape of an elementwise equation in which either operand may be a scalar."""
-    return x.shape or y.shape
+    """The shape of an elementwise equation: its operands are of one rank, or scalars, and axes of size 1 stretch."""
+    if x.shape == y.shape or not y.shape:
+        return x.shape
+    if not x.shape:
+        return y.shape
+    return tuple(n if m == 1 else m for m, n in zip(x.shape, y.shape, strict=True))
 
 
 def spread(graph: Graph, x: Value, shape: Sequence[int]) -> Value:
-    """x as an operand of an elementwise equation of this shape."""
-    return x if x.shape == shape else broadcast(graph, x, shape)
+    """x in the shape of an elementwise equation that it is an operand of."""
+    return x if x.shape == shape else broadcast(graph, x, shape, range(len(x.shape)))
 
 
 # ---- arithmetic
@@ -164,7 +175,7 @@ def negate_for_minus_one(graph, x, y):
 @rewrite("mul")
 def cancel_two_signs(graph, x, y):
     """(-x) * (-y) -> x * y. Exact: rounding does not depend on signs."""
-    if made_by(x, "neg") and made_by(y, "neg") and x.dtype.kind != "c":
+    if made_by(x, "neg") and made_by(y, "neg"):
         return equation(graph, lax.mul_p, x.node.operands[0], y.node.operands[0], out_dtype=None)
     return None
 
@@ -197,7 +208,7 @@ def subtract_for_negated_term(graph, x, y):
 
 @rewrite("sub")
 def drop_zero_subtrahend(graph, x, y):
-    """x - 0 -> x. Exact but for -0.0 - (-0.0), which is 0.0; XLA makes it -0.0 too. (0 - y is not -y at 0.)"""
+    """x - 0 -> x. Exact but for -0.0 - (-0.0), which is 0.0; XLA makes it -0.0 too. 0 - y is not -y at 0."""
     return spread(graph, x, joint_shape(x, y)) if is_number(y, 0) else None
 
 
@@ -233,41 +244,38 @@ def drop_double_negation(graph, x):
     return x.node.operands[0] if made_by(x, "neg") else None
 
 
-ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
-
-
 def fold_arithmetic(operation, graph, x, y):
     """c + d, c - d, c * d -> the number, for known real c and d.
 
-    IEEE arithmetic of the same dtype rounds alike here and there. Where the result is not finite, or is so small
-    that processors differ on it (subnormal), the equation stays.
+    IEEE arithmetic rounds alike everywhere; where processors differ (see `robust`) the equation stays.
     """
     c, d = number(x), number(y)
-    if c is None or d is None or not (real(x) or integral(x)):
+    if c is None or d is None or not (is_real(x.dtype) or is_integral(x.dtype)):
         return None
     with np.errstate(all="ignore"):
         result = np.asarray(operation(c, d))
-    if real(x) and not all(map(robust, (c, d, result))):
-        return None
-    return fill(graph, result, x.dtype, joint_shape(x, y))
+    return fill(graph, result, x.dtype, joint_shape(x, y)) if all(map(robust, (c, d, result))) else None
 
 
 def robust(value: np.ndarray) -> bool:
-    """Whether every processor holds this float exactly as NumPy does: finite and not subnormal."""
+    """Whether every processor holds this number as NumPy does: no infinite, undefined or subnormal float."""
+    if not is_real(value.dtype):
+        return True
     return bool(value == 0) or bool(jax.numpy.finfo(value.dtype).tiny <= abs(value) < np.inf)
 
 
-for _name, _operation in ARITHMETIC.items():
+for _name, _operation in {"add": np.add, "sub": np.subtract, "mul": np.multiply}.items():
     rewrite(_name)(functools.partial(fold_arithmetic, _operation))
 
 
 @rewrite("neg")
 def fold_negation(graph, x):
-    """-c -> the number, for a known number c. Exact."""
+    """-c -> the number, for a known real c. Exact."""
     c = number(x)
-    if c is None or not (real(x) or integral(x)):
+    if c is None or not (is_real(x.dtype) or is_integral(x.dtype)):
         return None
-    return fill(graph, np.negative(c), x.dtype, x.shape)
+    with np.errstate(all="ignore"):
+        return fill(graph, np.negative(c), x.dtype, x.shape)
 
 
 @rewrite("max", "min", "and", "or")
@@ -316,13 +324,13 @@ def drop_needless_choice(graph, which, *cases):
 
 @rewrite("clamp")
 def drop_needless_clamp(graph, low, x, high):
-    """clamp(l, clamp(l, x, h), h) -> clamp(l, x, h), and clamp(l, n, h) -> n for an integer known to lie in [l, h].
+    """clamp(l, clamp(l, x, h), h) -> clamp(l, x, h), and clamp(l, n, h) -> n for an integer n known to fit.
 
     The second is what remains of the index of a two-way branch, clamp(0, int(p), 1), when it is emitted anew.
     """
     if made_by(x, "clamp") and x.node.operands[0] is low and x.node.operands[2] is high:
         return x
-    if not integral(x):
+    if not is_integral(x.dtype):
         return None
     least, most = number(low), number(high)
     known = bounds(x)
@@ -365,14 +373,14 @@ def merge_conversions(graph, x, *, new_dtype, weak_type):
     Between integers conversion is modular, and so independent of the way; to a float it rounds once. From a
     float to an integer it depends on the float when it overflows, so there only the way back is dropped.
     """
-    if not made_by(x, "convert_element_type") or x.node.params["sharding"] is not None:
+    if not made_by(x, "convert_element_type") or not isinstance(new_dtype, np.dtype):
         return None
     (origin,) = x.node.operands
     if not ordinary(origin.aval) or not lossless(origin.dtype, x.dtype):
         return None
     if origin.dtype == new_dtype:
         return origin
-    if x.dtype.kind in "iub" or jax.dtypes.issubdtype(new_dtype, np.inexact):
+    if x.dtype.kind in "iub" or is_real(new_dtype) or new_dtype.kind == "c":
         return equation(
             graph, lax.convert_element_type_p, origin, new_dtype=new_dtype, weak_type=weak_type, sharding=None
         )
@@ -381,34 +389,31 @@ def merge_conversions(graph, x, *, new_dtype, weak_type):
 
 @rewrite("convert_element_type")
 def fold_conversion(graph, x, *, new_dtype, weak_type):
-    """convert(c, d) -> the number, for a known c that d holds exactly or, from float to float, rounds."""
+    """convert(c, d) -> the number, for a known real c that d holds exactly, or rounds from float to float."""
     c = number(x)
-    if c is None or not isinstance(new_dtype, np.dtype) or c.dtype.kind == "c":
+    if c is None or not isinstance(new_dtype, np.dtype) or new_dtype.kind == "c":
         return None
     with np.errstate(all="ignore"):
         result = np.asarray(c.astype(new_dtype))
-        rounded = real(x) and jax.dtypes.issubdtype(new_dtype, np.floating)
-        exact = not rounded and bool(np.isfinite(result)) and bool(result.astype(c.dtype) == c)
-    if real(x) and not robust(c):
-        return None
-    return fill(graph, result, new_dtype, x.shape) if exact or (rounded and robust(result)) else None
+        kept = result.astype(c.dtype) == c or (is_real(c.dtype) and is_real(new_dtype))
+    return fill(graph, result, new_dtype, x.shape) if kept and robust(c) and robust(result) else None
 
 
 @functools.cache
 def lossless(a: Any, b: Any) -> bool:
     """Whether every number of dtype a is a number of dtype b."""
-    if a == b or a == np.bool_:
+    if a == b:
         return True
-    if a.kind in "iu" and b.kind in "iu":
-        least, most = np.iinfo(a).min, np.iinfo(a).max
+    if a.kind in "biu" and b.kind in "iu":
+        least, most = (0, 1) if a.kind == "b" else (np.iinfo(a).min, np.iinfo(a).max)
         return np.iinfo(b).min <= least and most <= np.iinfo(b).max
-    if not jax.dtypes.issubdtype(b, np.floating) or b.itemsize < 2:
+    if not is_real(b) or b.itemsize < 2:
         return False
     target = jax.numpy.finfo(b)
-    if a.kind in "iu":
-        digits = np.iinfo(a).bits - (a.kind == "i")
+    if a.kind in "biu":
+        digits = 1 if a.kind == "b" else np.iinfo(a).bits - (a.kind == "i")
         return digits <= target.nmant + 1 and digits < target.maxexp
-    if not jax.dtypes.issubdtype(a, np.floating) or a.itemsize < 2:
+    if not is_real(a) or a.itemsize < 2:
         return False
     given = jax.numpy.finfo(a)
     return given.nmant <= target.nmant and given.maxexp <= target.maxexp and given.minexp >= target.minexp
@@ -470,12 +475,16 @@ def transpose_broadcast(graph, x, *, permutation):
 
 @rewrite("reshape")
 def merge_reshapes(graph, x, *, new_sizes):
-    """reshape(x, shape of x) -> x, and reshape(y) -> reshape(x) when y is x reshaped, squeezed or expanded."""
+    """reshape(x, shape of x) -> x, and reshape(y) -> reshape(x) for y that is x reshaped or squeezed."""
     if new_sizes == x.shape:
         return x
-    if made_by(x, "reshape") and x.node.params["dimensions"] is None or made_by(x, "squeeze") or expands(x):
+    if reshapes(x) or made_by(x, "squeeze") or expands(x):
         return reshape(graph, x.node.operands[0], new_sizes)
     return None
+
+
+def reshapes(x: Value) -> bool:
+    return made_by(x, "reshape") and x.node.params["dimensions"] is None
 
 
 def expands(x: Value) -> bool:
@@ -504,7 +513,7 @@ def merge_squeezes(graph, x, *, dimensions):
         kept = [axis for axis in range(len(origin.shape)) if axis not in gone]
         both = sorted([*gone, *(kept[axis] for axis in dimensions)])
         return equation(graph, lax.squeeze_p, origin, dimensions=tuple(both))
-    if made_by(x, "reshape") and x.node.params["dimensions"] is None:
+    if reshapes(x):
         return reshape(graph, x.node.operands[0], without(x.shape, dimensions))
     return None
 
@@ -601,6 +610,12 @@ def drop_single_concatenation(graph, x, *others, dimension):
     return None if others else x
 
 
+@rewrite("split")
+def drop_single_split(graph, x, *, sizes, axis):
+    """split(x, one piece) -> x."""
+    return x if len(sizes) == 1 else None
+
+
 @rewrite("rev")
 def drop_double_reversal(graph, x, *, dimensions):
     """rev(x, no axes) -> x, and rev(rev(x, axes), axes) -> x."""
@@ -612,12 +627,12 @@ def drop_double_reversal(graph, x, *, dimensions):
 
 # ---- reductions and contractions
 
-REDUCTIONS = ("reduce_sum", "reduce_prod", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_xor")
+REDUCTIONS = tuple(f"reduce_{kind}" for kind in ("sum", "prod", "max", "min", "and", "or", "xor"))
 
 
 @rewrite(*REDUCTIONS)
 def reduce_nothing(graph, x, *, axes):
-    """A reduction over no axes -> x; over axes of size 1 -> squeeze. Exact, but for the sign of zero as in x + 0."""
+    """A reduction over no axes -> x; over axes of size 1 -> squeeze. Exact but for -0.0, as in x + 0."""
     if not axes:
         return x
     if all(x.shape[axis] == 1 for axis in axes):
@@ -631,13 +646,86 @@ def sum_zeros(graph, x, *, axes):
     return fill(graph, 0, x.dtype, without(x.shape, axes)) if is_number(x, 0) else None
 
 
-@rewrite(*REDUCTIONS)
-def reduce_transposed(graph, x, *, axes):
-    """reduce(transpose(x)) -> reduce(x), when the axes that stay keep their order. To rounding: another order of sums."""
+def reduce_transposed(primitive, graph, x, *, axes, params):
+    """reduce(transpose(x)) -> reduce(x), when the axes that stay keep their order. To rounding."""
     if not made_by(x, "transpose"):
         return None
     permutation = x.node.params["permutation"]
     stay = [origin for axis, origin in enumerate(permutation) if axis not in axes]
     if stay != sorted(stay):
         return None
-    return _same(graph, x.node.operands[0], axes=tuple(sorted(permutation[axis] for axis in axes)))
+    gone = tuple(sorted(permutation[axis] for axis in axes))
+    return equation(graph, primitive, x.node.operands[0], **{**params, "axes": gone})
+
+
+for _name in REDUCTIONS:
+    rewrite(_name)(functools.partial(reduce_transposed, getattr(lax, f"{_name}_p")))
+
+
+@rewrite("dot_general")
+def contract_transposed(graph, x, y, *, dimension_numbers, precision, preferred_element_type, params):
+    """dot(transpose(x), y) -> dot(x, y) along x's own axes, if its free axes keep order. To rounding."""
+    (contracted_x, contracted_y), (batch_x, batch_y) = dimension_numbers
+    new_x = own_axes(x, contracted_x, batch_x)
+    new_y = own_axes(y, contracted_y, batch_y)
+    if new_x is None and new_y is None:
+        return None
+    if new_x is not None:
+        x, (contracted_x, batch_x) = x.node.operands[0], new_x
+    if new_y is not None:
+        y, (contracted_y, batch_y) = y.node.operands[0], new_y
+    numbers = (contracted_x, contracted_y), (batch_x, batch_y)
+    return equation(graph, lax.dot_general_p, x, y, **{**params, "dimension_numbers": numbers})
+
+
+def own_axes(x: Value, *groups: Sequence[int]) -> list[tuple[int, ...]] | None:
+    """The axes of the array that x is a transpose of, if its axes outside of the groups keep their order."""
+    if not made_by(x, "transpose"):
+        return None
+    permutation = x.node.params["permutation"]
+    taken = {axis for group in groups for axis in group}
+    free = [origin for axis, origin in enumerate(permutation) if axis not in taken]
+    if free != sorted(free):
+        return None
+    return [tuple(permutation[axis] for axis in group) for group in groups]
+
+
+# ---- transposes move towards the outputs, where they meet and cancel
+
+ELEMENTWISE = """
+    neg sign floor ceil round is_finite abs not real imag conj convert_element_type reduce_precision
+    exp exp2 log expm1 log1p tanh sin cos tan asin acos atan sinh cosh asinh acosh atanh logistic
+    sqrt rsqrt cbrt square integer_pow erf erfc erf_inv lgamma digamma
+    add sub mul div rem pow max min atan2 nextafter and or xor complex eq ne lt le gt ge
+    shift_left shift_right_logical shift_right_arithmetic select_n clamp
+"""
+
+
+def sink_transposes(primitive, graph, operands, params):
+    """f(transpose(x, p), transpose(y, p), c) -> transpose(f(x, y, c), p), f elementwise, c known. Exact."""
+    permutation = None
+    for operand in operands:
+        if made_by(operand, "transpose"):
+            permutation = permutation or operand.node.params["permutation"]
+            if operand.node.params["permutation"] != permutation:
+                return None
+        elif operand.shape and number(operand) is None:
+            return None
+    sharding = params.get("sharding")
+    if permutation is None or (sharding is not None and not says_nothing(sharding)):
+        return None
+    if not all(ordinary(operand.aval) for operand in operands):
+        return None
+    inside = []
+    for operand in operands:
+        if made_by(operand, "transpose"):
+            operand = operand.node.operands[0]
+        elif operand.shape:
+            shape = [operand.shape[axis] for axis in np.argsort(permutation)]
+            operand = broadcast(graph, operand.node.operands[0], shape)
+        inside.append(operand)
+    return transpose(graph, equation(graph, primitive, *inside, **params), permutation)
+
+
+for _name in ELEMENTWISE.split():
+    RULES.setdefault(_name, []).append(functools.partial(sink_transposes, getattr(lax, f"{_name}_p")))

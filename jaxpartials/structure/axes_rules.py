@@ -1,29 +1,25 @@
 """How each kind of primitive carries lanes from its operands to its outputs.
 
-A rule is `rule(node, states, flow)`: the states of the operands, none of them `Mixed`, at least one not `FREE`, and not
-all of them of one loop iteration. It answers with one state for all outputs or with a list, and raises `Mixes` with a
-phrase that follows the primitive's name. `flow.lanes` is B.
+A rule is `rule(node, states, flow)`, with the states of the operands, at least one of them not `FREE`. It answers with
+one state for all outputs or with a list, or raises `Mixes` with a phrase that follows the primitive's name.
+`flow.lanes` is B. What depends on one loop iteration alone never comes here.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxpartials.graph.graph import Node
-from jaxpartials.structure.lanes import FREE, Lane, Mixes, State, common, moved, reshaped, size
+from jaxpartials.structure.indices import counted_axis
+from jaxpartials.structure.lanes import FREE, Lane, Mixed, Mixes, State, common, lane_of, moved, reshaped
 
 AxesRule = Callable[[Node, Sequence[State], Any], State | Sequence[State]]
-
-
-def lane_of(state: State) -> Lane:
-    """A rule that moves axes knows what to do with a `Lane` only."""
-    if not isinstance(state, Lane):
-        raise Mixes("combines a loop's lanes with others")
-    return state
 
 
 def only(states: Sequence[State], *positions: int) -> None:
     """Only these operands may depend on the lanes."""
     for i, state in enumerate(states):
+        if isinstance(state, Mixed):
+            raise Mixes(state)
         if i not in positions and state != FREE:
             raise Mixes(f"depends on the lanes through its operand {i}")
 
@@ -63,10 +59,14 @@ def broadcast_in_dim(node: Node, states: Sequence[State], flow: Any) -> State:
 
 def reshape(node: Node, states: Sequence[State], flow: Any) -> State:
     only(states, 0)
-    lane = reshaped(lane_of(states[0]), node.operands[0].shape, node.outputs[0].shape, flow.lanes)
-    if lane is None:
+    lane, shape = lane_of(states[0]), node.operands[0].shape
+    order = node.params["dimensions"]
+    if order is not None:  # transposed first
+        lane, shape = moved(lane, list(order).index(lane.axis)), [shape[a] for a in order]
+    found = reshaped(lane, shape, node.outputs[0].shape, flow.lanes)
+    if found is None:
         raise Mixes("splits the lane axis")
-    return lane
+    return found
 
 
 def transpose(node: Node, states: Sequence[State], flow: Any) -> State:
@@ -213,19 +213,12 @@ def window(node: Node, states: Sequence[State], flow: Any) -> State:
     """Windows over any axis but the lane axis. Scalars after the arrays are initial values."""
     lane = lane_of(common(states))
     params, axis = node.params, lane.axis
-    trivial = {"window_dimensions": 1, "window_strides": 1, "padding": (0, 0), "base_dilation": 1,
-               "window_dilation": 1}  # fmt: skip
+    trivial = {"window_dimensions": 1, "window_strides": 1, "padding": (0, 0), "base_dilation": 1}
     for name, plain in trivial.items():
         given = params.get(name)
-        if given is not None:
-            found = tuple(given[axis]) if name == "padding" else given[axis]
-            if found != plain and name != "window_dilation":
-                raise Mixes("slides its window over the lane axis")
+        if given is not None and (tuple(given[axis]) if name == "padding" else given[axis]) != plain:
+            raise Mixes("slides its window over the lane axis")
     return lane
-
-
-def window_cumulative(node: Node, states: Sequence[State], flow: Any) -> State:
-    return cumulative(node, states, flow)
 
 
 # ---- contractions
@@ -339,8 +332,8 @@ def gather(node: Node, states: Sequence[State], flow: Any) -> State:
             carried.append(moved(lane, offsets[kept.index(lane.axis)]))
         else:
             position = _position(numbers.start_index_map, lane.axis)
-            index_axis = flow.own_lane(indices, position, lane)
-            if index_axis is None:
+            index_axis = counted_axis(indices, position) if sizes[lane.axis] == 1 else None
+            if index_axis is None or indices.shape[index_axis] != operand.shape[lane.axis]:
                 raise Mixes("picks lanes by an index")
             carried.append(moved(lane, index_places[index_axis]))
     if states[1] != FREE:
@@ -369,22 +362,19 @@ def scatter(node: Node, states: Sequence[State], flow: Any) -> State:
         if index_axis in partners:
             return batching[partners.index(index_axis)]
         for position, axis in enumerate(numbers.scatter_dims_to_operand_dims):
-            lane = Lane(int(axis), stride)
-            fits = operand.shape[lane.axis] == updates.shape[index_places[index_axis]]
-            if lane.axis not in kept and fits and flow.own_lane(indices, position, lane) == index_axis:
-                return lane.axis
+            whole = axis not in kept and operand.shape[axis] == indices.shape[index_axis]
+            if whole and counted_axis(indices, position) == index_axis:
+                return int(axis)
         raise Mixes("writes to lanes by an index")
 
     carried = [states[0]]
     if states[1] != FREE:
         lane = lane_of(states[1])
-        stride = lane.stride
         if lane.axis == len(indices.shape) - 1:
             raise Mixes("takes its indices from different lanes")
         carried.append(moved(lane, place(lane.axis)))
     if states[2] != FREE:
         lane = lane_of(states[2])
-        stride = lane.stride
         if lane.axis in windows:
             axis = kept[windows.index(lane.axis)]
             if operand.shape[axis] != updates.shape[lane.axis]:

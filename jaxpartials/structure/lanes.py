@@ -54,10 +54,23 @@ class Mixed:
 
 State = Free | Lane | Iteration | Mixed
 FREE = Free()
+Key = tuple[int, int]  # of a value: the number of its node, its place among the node's outputs
 
 
 class Mixes(Exception):
-    """Raised by a rule that cannot keep the lanes apart; its message is the phrase of `Mixed`."""
+    """Raised by a rule that cannot keep the lanes apart: with a phrase, or with the operand that is mixed already."""
+
+    def __init__(self, why: str | Mixed):
+        super().__init__(str(why))
+        self.why = why
+
+
+def lane_of(state: State) -> Lane:
+    """The lane of an operand, for a rule that moves its axes."""
+    if isinstance(state, Mixed):
+        raise Mixes(state)
+    assert isinstance(state, Lane), state
+    return state
 
 
 def moved(lane: Lane, axis: int) -> Lane:
@@ -69,13 +82,24 @@ def common(states: Sequence[State]) -> State:
     found: State = FREE
     for state in states:
         if isinstance(state, Mixed):
-            return state
+            raise Mixes(state)
         if state == FREE or state == found:
             continue
         if found != FREE:
             raise Mixes(f"pairs lanes along {described(found)} with lanes along {described(state)}")
         found = state
     return found
+
+
+def joined(node: Node, first: State, second: State) -> State:
+    """The state of a value that is now this, now that: of a carry before and after, of two branches."""
+    if first == second or second == FREE:
+        return first
+    if first == FREE or isinstance(second, Mixed):
+        return second
+    if isinstance(first, Mixed):
+        return first
+    return Mixed(node, f"{node.name} has lanes along {described(first)} here and along {described(second)} there")
 
 
 def described(state: State) -> str:

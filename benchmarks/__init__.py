@@ -1,0 +1,1 @@
+"""What the partials cost, against code written by hand and against the usual ways: `python -m benchmarks`."""
