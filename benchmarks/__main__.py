@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in options.cases or CASES:
         for case in CASES[name](options.smoke):
             try:
-                result = case.measure(1 if options.smoke else options.rounds, console)
+                result = case.compare(console) if options.smoke else case.measure(options.rounds, console)
             except Exception:
                 console.print(f"[bold]{case.name}[/] [red]failed[/]")
                 console.print_exception()
@@ -102,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("cases", nargs="*", metavar="CASE", help="the cases to run (default: all; see --list)")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round: checks the values, times nothing")
-    parser.add_argument("--rounds", type=int, default=30, help="rounds per case (default: 30)")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one run: checks the values, times nothing")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds per case (default: 60)")
     parser.add_argument("--json", metavar="OUT", help="write everything measured to this file")
     parser.add_argument("--picture", metavar="OUT", help="draw the ratios; needs matplotlib")
     return parser

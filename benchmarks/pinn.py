@@ -103,24 +103,36 @@ def _chosen(along_x, u_t):
     return {name: along_x[order] for order, name in names.items() if order < len(along_x)} | {"u_t": u_t}
 
 
-def _nested(derivative, order):
-    """Each derivative by itself, as a tower of functions."""
+def _nested_grad(order):
+    """Each derivative by itself, `jax.grad` of the one below."""
 
     def fn(params, t, x):
         tower = [lambda x: field_at(params, t, x)]
         for _ in range(order):
-            tower.append(derivative(tower[-1]))
-        return _chosen([f(x) for f in tower], derivative(lambda t: field_at(params, t, x))(t))
+            tower.append(jax.grad(tower[-1]))
+        return _chosen([f(x) for f in tower], jax.grad(field_at, 1)(params, t, x))
 
     return fn
 
 
-def _nested_grad(order):
-    return _nested(jax.grad, order)
-
-
 def _nested_jvp(order):
-    return _nested(lambda f: lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1], order)
+    """`jax.jvp` of `jax.jvp`, the lower derivatives as the primals of the higher ones."""
+
+    def fn(params, t, x):
+        def up_to(n):
+            if n == 0:
+                return lambda x: (field_at(params, t, x),)
+
+            def derivatives(x):
+                lower, tangents = jax.jvp(up_to(n - 1), (x,), (jnp.ones_like(x),))
+                return (*lower, tangents[-1])
+
+            return derivatives
+
+        _, u_t = jax.jvp(lambda t: field_at(params, t, x), (t,), (jnp.ones_like(t),))
+        return _chosen(up_to(order)(x), u_t)
+
+    return fn
 
 
 def _jet(order):

@@ -18,6 +18,7 @@ from jaxpartials.graph.graph import LITERAL, Graph, Node, Value, dependents, fro
 from jaxpartials.graph.trace import extend
 from jaxpartials.notation import Block
 from jaxpartials.rewrite.batch import Batched, batch
+from jaxpartials.rewrite.separate import Inseparable, separate
 
 FORWARD = "forward"
 REVERSE = "reverse"
@@ -70,34 +71,77 @@ class Deriver:
     _memo: dict[Any, Any] = field(default_factory=dict)
     _symbols: dict[Any, Value] = field(default_factory=dict)
 
-    def derivative(self, block: Block, candidate: Candidate, lanes: frozenset[str], siblings: Sequence[Sequence[int]]):
-        """The value of one block, computed as `candidate` says.
+    def derivative(
+        self, block: Block, candidate: Candidate, lanes: frozenset[str], siblings: Sequence[Sequence[int]]
+    ) -> tuple[Value, int]:
+        """The value of one block, computed as `candidate` says, and how many directions that took.
 
         `lanes` are the axis names proven independent; `siblings[slot]` are all the input leaves that this spec
         differentiates by at that slot, which one reverse pass serves together.
         """
         value, labels = self.output(block)
         if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
-            return self._zeros([block.sizes[label] for label in block.result], value.dtype)
+            return self._zeros([block.sizes[label] for label in block.result], value.dtype), 0
         groups: list[_Directions] = []
         summed = _summed_labels(block)
-        for stage in candidate:
-            leaf = block.wrt[stage.slot]
-            wrt = self.inputs[leaf]
+        for height, stage in enumerate(candidate):
+            wrt = self.inputs[block.wrt[stage.slot]]
             slot_labels = block.wrt_labels[stage.slot]
             if stage.mode == FORWARD:
-                seed = Seed(tuple(_wrt_seed(label, stage.slot, block, lanes, summed) for label in slot_labels))
-                direction = self._direction(("s", leaf, _canonical(seed, groups)), wrt, seed, groups)
+                seed = Seed(tuple(_wrt_seed(label, slot_labels, lanes, summed) for label in slot_labels))
+                direction = self._direction(("s", wrt, _canonical(seed, groups)), wrt, seed, groups)
                 value = self._jvp(value, wrt, direction)
             else:
-                seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
-                key = ("c", value.shape, str(value.dtype), _canonical(seed, groups))
-                cotangent = self._direction(key, value, seed, groups)
                 leaves = [self.inputs[i] for i in siblings[stage.slot]]
-                value = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
-                value, labels = self._select(value, slot_labels)
-        value, labels = self._batch(value, labels, groups, lanes, block)
-        return self._assemble(value, labels, block)
+                value, labels = self._reverse(
+                    value, labels, wrt, slot_labels, leaves, block, lanes, summed, groups, height
+                )
+        count = math.prod(block.sizes[name] for group in groups for name in group.labels)
+        value, labels = self._batch(value, labels, groups, block)
+        return self._assemble(value, labels, block), count
+
+    def _reverse(self, value, labels, wrt, slot_labels, leaves, block, lanes, summed, groups, height):
+        """One order in reverse: the cotangent of `wrt`, one for each element of `value` that is to be kept."""
+        seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+        spread = [name for name in seed.directions if name not in slot_labels and block.sizes[name] > 1]
+        if not seed.directions:
+            key = ("c", value.shape, str(value.dtype), seed)
+            cotangent = self._direction(key, value, seed, groups)
+            pulled = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
+            return self._select(pulled, slot_labels)
+        symbol = self._symbol(("c", value.shape, str(value.dtype), height), value)
+        pulled = self._vjp(value, leaves, symbol).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
+        # Lanes that meet only where their gradients are added up: one pass gives them apart.
+        for name in spread:
+            apart = self._separate(pulled, symbol, labels.index(name))
+            if apart is not None:
+                pulled, axis = apart
+                slot_labels = (*slot_labels[:axis], name, *slot_labels[axis:])
+                seed = Seed(tuple(ONES if label == name else label for label in seed.axes))
+        if seed.directions:
+            _join(groups, seed, symbol, value)
+        else:
+            ones = extend(self.graph, lambda: _seed_array(seed, value, {}), [])
+            pulled = self._substitute(pulled, symbol, ones)
+        return self._select(pulled, slot_labels)
+
+    def _separate(self, value: Value, symbol: Value, axis: int) -> tuple[Value, int] | None:
+        key = ("apart", value, symbol, axis)
+        if key not in self._memo:
+            try:
+                self._memo[key] = separate(self.graph, value, symbol, axis)
+            except Inseparable:
+                self._memo[key] = None
+        return self._memo[key]
+
+    def _substitute(self, value: Value, symbol: Value, seed: Value) -> Value:
+        known = self._frontier([value], symbol)
+
+        def run(c, *arrays):
+            (out,) = evaluate([value], [(symbol, c), *zip(known, arrays, strict=True)])
+            return out
+
+        return extend(self.graph, run, [seed, *known])
 
     def value(self, block: Block) -> Value:
         """The output itself, order zero."""
@@ -130,19 +174,18 @@ class Deriver:
 
     def _direction(self, key: Any, like: Value, seed: Seed, groups: list["_Directions"]) -> Value:
         """The seed itself where there is one, or a symbol for each of many."""
-        if not seed.directions:
-            if ("seed", key) not in self._symbols:
-                self._symbols["seed", key] = extend(self.graph, lambda: _seed_array(seed, like, {}), [])
-            return self._symbols["seed", key]
+        if seed.directions:
+            symbol = self._symbol(key, like)
+            _join(groups, seed, symbol, like)
+            return symbol
+        if ("seed", key) not in self._memo:
+            self._memo["seed", key] = extend(self.graph, lambda: _seed_array(seed, like, {}), [])
+        return self._memo["seed", key]
+
+    def _symbol(self, key: Any, like: Value) -> Value:
         if key not in self._symbols:
             self._symbols[key] = self.graph.placeholder(like.aval)
-        symbol = self._symbols[key]
-        joined = _Directions(dict.fromkeys(seed.directions), {symbol: (seed, like)})
-        for group in [g for g in groups if g.labels.keys() & joined.labels.keys()]:
-            groups.remove(group)
-            joined = _Directions(group.labels | joined.labels, group.seeds | joined.seeds)
-        groups.append(joined)
-        return symbol
+        return self._symbols[key]
 
     def _jvp(self, value: Value, wrt: Value, direction: Value) -> Value:
         """The tangent of `value` along `direction`.
@@ -223,7 +266,6 @@ class Deriver:
         value: Value,
         labels: tuple[str, ...],
         groups: Iterable["_Directions"],
-        lanes: frozenset[str],
         block: Block,
     ) -> tuple[Value, tuple[str, ...]]:
         for group in groups:
@@ -257,19 +299,20 @@ class Deriver:
         return extend(self.graph, lambda a: _einsum_labels(a, labels, block.result), [value])
 
 
-def passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> int:
-    """How many directions a candidate pushes and pulls through the program for one block."""
+def least_passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> int:
+    """How many directions a candidate pushes and pulls for one block, if lanes separate wherever they may."""
     summed = _summed_labels(block)
     labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
     names: set[str] = set()
     for stage in candidate:
         slot_labels = block.wrt_labels[stage.slot]
         if stage.mode == FORWARD:
-            seed = Seed(tuple(_wrt_seed(label, stage.slot, block, lanes, summed) for label in slot_labels))
+            seed = Seed(tuple(_wrt_seed(label, slot_labels, lanes, summed) for label in slot_labels))
+            names |= set(seed.directions)
         else:
             seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+            names |= set(seed.directions) & set(slot_labels)
             labels = tuple(dict.fromkeys(a for a in slot_labels if isinstance(a, str)))
-        names |= set(seed.directions)
     return math.prod(block.sizes[name] for name in names)
 
 
@@ -279,6 +322,15 @@ class _Directions:
 
     labels: Mapping[str, None]
     seeds: Mapping[Value, tuple[Seed, Value]]
+
+
+def _join(groups: list[_Directions], seed: Seed, symbol: Value, like: Value) -> None:
+    """Add a symbol and its directions; groups that come to share a name become one."""
+    joined = _Directions(dict.fromkeys(seed.directions), {symbol: (seed, like)})
+    for group in [g for g in groups if g.labels.keys() & joined.labels.keys()]:
+        groups.remove(group)
+        joined = _Directions({**group.labels, **joined.labels}, {**group.seeds, **joined.seeds})
+    groups.append(joined)
 
 
 def _summed_labels(block: Block) -> set[str]:
@@ -291,13 +343,13 @@ def _summed_labels(block: Block) -> set[str]:
     return {label for label, where in homes.items() if len(where) == 1 and label not in block.result}
 
 
-def _wrt_seed(label: Label, slot: int, block: Block, lanes: frozenset[str], summed: set[str]) -> Label:
+def _wrt_seed(label: Label, slot: Sequence[Label], lanes: frozenset[str], summed: set[str]) -> Label:
     if isinstance(label, int):
         return label
     if label in lanes:
         return ONES
     if label in summed:
-        return ONES if block.wrt_labels[slot].count(label) == 1 else f"{DIAGONAL}{label}"
+        return ONES if slot.count(label) == 1 else f"{DIAGONAL}{label}"
     return label
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 
-from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, passes
+from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, least_passes
 from jaxpartials.errors import DerivativeError
 from jaxpartials.graph.cost import Cost, cost_of
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
@@ -24,6 +24,8 @@ from jaxpartials.structure.axes import independent
 PROSPECTS = {1: 8.0, 2: 3.0}
 # One forward pass computes value and tangent; a reverse pass also keeps and reads back what it needs.
 PASS_COST = {FORWARD: 2.0, REVERSE: 3.0}
+# At most so many candidates of one partial are built.
+MOST = 6
 # What a reverse pass must keep is not among the flops, and an outer gradient pays for it again: near ties go forward.
 KEEPING = 1.05
 # Sets of at most this many combinations are costed one by one; larger ones partial by partial.
@@ -160,23 +162,22 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
     _find_lanes(deriver, want)
     siblings = [sorted({block.wrt[slot] for block in want.blocks}) for slot in range(want.partial.order)]
     refused: list[str] = []
-    prospects = _prospects(want)
-    for estimate, candidate in prospects:
-        if want.choices and estimate > _limit(want.partial.order) * prospects[0][0] and not refused:
+    best = math.inf
+    for estimate, weight, candidate in _prospects(want):
+        if estimate > _limit(want.partial.order) * best or len(want.choices) >= MOST:
             break
         refusal = _dtype_refusal(deriver, want, candidate)
         if refusal is None:
             try:
-                values = [deriver.derivative(block, candidate, want.lanes, siblings) for block in want.blocks]
+                built = [deriver.derivative(block, candidate, want.lanes, siblings) for block in want.blocks]
             except (TypeError, ValueError, NotImplementedError) as error:  # how JAX refuses a mode
                 refusal = _refusal(deriver, want, candidate, error)
-            else:
-                total = _total_passes(want, candidate)
-                want.choices.append(Choice(candidate, values, total, cost_of(values)))
-                if refused and len(want.choices) >= 3:
-                    break
-                continue
-        if refusal not in refused:
+        if refusal is None:
+            values = [value for value, _ in built]
+            passes = _total(want, candidate, [count for _, count in built])
+            want.choices.append(Choice(candidate, values, passes, cost_of(values)))
+            best = min(best, weight * max(1, passes))
+        elif refusal not in refused:
             refused.append(refusal)
     want.notes += refused
     if not want.choices:
@@ -190,13 +191,14 @@ def _limit(order: int) -> float:
     return PROSPECTS.get(order, 1.4)
 
 
-def _prospects(want: _Wanted) -> list[tuple[float, Candidate]]:
-    """Candidates with a first estimate of their cost, cheapest first."""
+def _prospects(want: _Wanted) -> list[tuple[float, float, Candidate]]:
+    """Candidates with a first estimate of their cost, at best, and the weight of one pass; cheapest first."""
     found = []
     for candidate in _candidates(want.partial):
         weight = math.prod(PASS_COST[stage.mode] for stage in candidate)
-        found.append((weight * max(1, _total_passes(want, candidate)), candidate))
-    return sorted(found, key=lambda pair: pair[0])
+        counts = [least_passes(block, candidate, want.lanes) for block in want.blocks]
+        found.append((weight * max(1, _total(want, candidate, counts)), weight, candidate))
+    return sorted(found, key=lambda found: found[0])
 
 
 def _candidates(partial: Partial) -> Iterator[Candidate]:
@@ -219,13 +221,13 @@ def _candidates(partial: Partial) -> Iterator[Candidate]:
             yield tuple(Stage(mode, slot) for mode, slot in zip(modes, slots, strict=True))
 
 
-def _total_passes(want: _Wanted, candidate: Candidate) -> int:
+def _total(want: _Wanted, candidate: Candidate, counts: Sequence[int]) -> int:
     """Directions pushed and pulled for all blocks; one reverse pass serves all leaves at its slot."""
     dearest: dict[tuple, int] = {}
-    for block in want.blocks:
+    for block, count in zip(want.blocks, counts, strict=True):
         pushed = tuple(block.wrt[stage.slot] for stage in candidate if stage.mode == FORWARD)
         key = (block.output, pushed)
-        dearest[key] = max(dearest.get(key, 0), passes(block, candidate, want.lanes))
+        dearest[key] = max(dearest.get(key, 0), count)
     return sum(dearest.values())
 
 

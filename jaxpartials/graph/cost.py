@@ -318,7 +318,7 @@ ELEMENTWISE = {
 COSTS: dict[str, Callable[[Node], Cost]] = {
     **{name: _elementwise(*each) for name, each in ELEMENTWISE.items()},
     "integer_pow": _integer_pow,
-    **_named("broadcast_in_dim reshape squeeze copy copy_p iota stop_gradient optimization_barrier", _free),
+    **_named("broadcast_in_dim reshape squeeze copy iota stop_gradient optimization_barrier", _free),
     **_named("bitcast_convert_type concatenate pad rev slice split stack tile transpose unstack", _moved),
     **_named("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor", _reduction),
     **_named("reduce argmax argmin", _reduction),

@@ -354,7 +354,7 @@ def bounds(x: Value) -> tuple[int, int] | None:
 # ---- dtypes and complex numbers
 
 
-@rewrite("copy", "copy_p")
+@rewrite("copy")
 def drop_copy(graph, x):
     """copy(x) -> x: arrays inside a program are never written to."""
     return x
@@ -688,6 +688,38 @@ def own_axes(x: Value, *groups: Sequence[int]) -> list[tuple[int, ...]] | None:
     if free != sorted(free):
         return None
     return [tuple(permutation[axis] for axis in group) for group in groups]
+
+
+@rewrite("dot_general")
+def contract_before_broadcast(graph, x, y, *, dimension_numbers, precision, preferred_element_type, params):
+    """dot(broadcast(x), y) -> broadcast(dot(x, y)) along free axes, so equal rows are computed once. To rounding.
+
+    The seed of a lane is the same row for every lane: without this, the first layer would multiply each of them.
+    """
+    (contracted_x, contracted_y), (batch_x, batch_y) = dimension_numbers
+    thin_x, spread_x = thinned(graph, x, {*contracted_x, *batch_x})
+    thin_y, spread_y = thinned(graph, y, {*contracted_y, *batch_y})
+    if not spread_x and not spread_y:
+        return None
+    small = equation(graph, lax.dot_general_p, thin_x, thin_y, **params)
+    free_x = [axis for axis in range(len(x.shape)) if axis not in {*contracted_x, *batch_x}]
+    free_y = [axis for axis in range(len(y.shape)) if axis not in {*contracted_y, *batch_y}]
+    shape = [x.shape[a] for a in batch_x] + [x.shape[a] for a in free_x] + [y.shape[a] for a in free_y]
+    return broadcast(graph, small, shape, range(len(shape)))
+
+
+def thinned(graph: Graph, x: Value, needed: set[int]) -> tuple[Value, bool]:
+    """x with size one along the axes, outside of `needed`, that it only repeats; and whether there are any."""
+    if not made_by(x, "broadcast_in_dim"):
+        return x, False
+    inner = x.node.operands[0]
+    dimensions = x.node.params["broadcast_dimensions"]
+    own = {outer for axis, outer in enumerate(dimensions) if inner.shape[axis] == x.shape[outer]}
+    repeated = [a for a in range(len(x.shape)) if a not in own and a not in needed and x.shape[a] > 1]
+    if not repeated or not ordinary(inner.aval):
+        return x, False
+    shape = [1 if axis in repeated else size for axis, size in enumerate(x.shape)]
+    return broadcast(graph, inner, shape, dimensions), True
 
 
 # ---- transposes move towards the outputs, where they meet and cancel

@@ -21,7 +21,7 @@ from jaxpartials.graph.trace import extend
 ELEMENTWISE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj convert_element_type copy cos "
     "cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p "
-    "logistic lt max min mul ne neg nextafter not or pow real rem round rsqrt select_n sign sin sinh sqrt square sub "
+    "logistic lt max min mul ne neg nextafter not one_minus_square or pow real rem round rsqrt select_n sign sin sinh sqrt square sub "
     "tan tanh xor".split()
 )
 
@@ -93,13 +93,13 @@ def _interpret(value: Value, env: dict, count: int) -> tuple[Any, int | None]:
             continue
         operands = [env[_key(v)] for v in node.operands]
         with _jax.user_context(node.source, node.context):
-            results = _equation(node, operands, count)
+            results = batched_equation(node, operands, count)
         for v, result in zip(node.outputs, results, strict=True):
             env.setdefault(_key(v), result)
     return env[_key(value)]
 
 
-def _equation(node: Node, operands: list[tuple[Any, int | None]], count: int) -> list[tuple[Any, int | None]]:
+def batched_equation(node: Node, operands: list[tuple[Any, int | None]], count: int) -> list[tuple[Any, int | None]]:
     arrays = [array for array, _ in operands]
     axes = [axis for _, axis in operands]
     if all(axis is None for axis in axes):

@@ -73,7 +73,7 @@ class Flow:
         found = dict(known)
         for node in reach(outputs, cut):
             operands = [found[v.node.number, v.index] for v in node.operands]
-            for value, state in zip(node.outputs, self._node(node, operands), strict=True):
+            for value, state in zip(node.outputs, self.step(node, operands), strict=True):
                 found.setdefault((node.number, value.index), state)
         return found
 
@@ -100,7 +100,8 @@ class Flow:
             raise Mixes(f"has a derivative rule that cannot be traced ({type(found).__name__})")
         return found
 
-    def _node(self, node: Node, operands: Sequence[State]) -> Sequence[State]:
+    def step(self, node: Node, operands: Sequence[State]) -> Sequence[State]:
+        """The states of a node's outputs from those of its operands."""
         laned = {state for state in operands if state != FREE}
         if not laned:
             return [FREE] * len(node.outputs)
