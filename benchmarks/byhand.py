@@ -71,13 +71,7 @@ def flow(params: Params, X) -> Partials:
         z_first, z_second = [t @ W for t in first], [t @ W for t in second]
         first = [s * z for z in z_first]
         second = [s * zz + m * t * z for zz, t, z in zip(z_second, first[1:], z_first[1:], strict=True)]
-    # p enters by its gradient alone, which needs no t tangent and no second tangents: two columns of V suffice there.
-    uv = V[:, :2]
-    w, (w_t, w_x, w_y), (w_xx, w_yy) = (
-        y @ V + c,
-        (first[0] @ uv, first[1] @ V, first[2] @ V),
-        (second[0] @ uv, second[1] @ uv),
-    )
+    w, (w_t, w_x, w_y), (w_xx, w_yy) = y @ V + c, [t @ V for t in first], [t @ V for t in second]
     return {
         "u": w[:, 0], "u_t": w_t[:, 0], "u_x": w_x[:, 0], "u_y": w_y[:, 0], "u_xx": w_xx[:, 0], "u_yy": w_yy[:, 0],
         "v": w[:, 1], "v_t": w_t[:, 1], "v_x": w_x[:, 1], "v_y": w_y[:, 1], "v_xx": w_xx[:, 1], "v_yy": w_yy[:, 1],

@@ -66,17 +66,17 @@ def _add_demo(commands: Any) -> None:
         help="answer known questions, then train a network on viscous Burgers and draw it",
         description=(
             "Print a table of questions with known answers, each asked as named partials; then train a small"
-            " network on viscous Burgers, u_t + u u_x = (0.01/pi) u_xx, and compare it with the Cole-Hopf solution."
-            " Prints the plan of its partials and the error, writes a picture. Ctrl-C stops the training and goes"
-            " on with what there is."
+            " network on viscous Burgers, u_t + u u_x = (0.01/pi) u_xx, and compare it with the Cole-Hopf"
+            " solution. Prints the plan of its partials and the error, and writes a picture. Ctrl-C stops the"
+            " training and goes on with what there is."
         ),
         epilog=EPILOG,
     )
     option = functools.partial(sub.add_argument, metavar="N")
     option(
         "--steps", type=_at_least(0),
-        help=f"optimiser steps (default: {demo.STEPS}, or {demo.QUICK_STEPS} with --quick); from {demo.STEPS} on,"
-        f" a relative L2 error above {demo.burgers.TARGET:g} is a failure",
+        help=f"optimiser steps (default: {demo.STEPS}, or {demo.QUICK_STEPS} with --quick); of {demo.STEPS} or"
+        f" more, a relative L2 error of {demo.burgers.TARGET:g} or less is demanded",
     )  # fmt: skip
     option(
         "--seconds", type=_positive, metavar="S", default=100.0,
@@ -85,13 +85,17 @@ def _add_demo(commands: Any) -> None:
     )  # fmt: skip
     option("--width", type=_at_least(1), default=32, help="units of each hidden layer (default: %(default)s)")
     option("--depth", type=_at_least(1), default=3, help="number of hidden layers (default: %(default)s)")
-    option("--points", type=_at_least(1), default=1024, help="points (t, x) in each step (default: %(default)s)")
-    option("--seed", type=_at_least(0), default=0, help="of the weights and the points (default: %(default)s)")
+    option(
+        "--points", type=_at_least(1), default=1024, help="points (t, x) in each step (default: %(default)s)"
+    )
+    option(
+        "--seed", type=_at_least(0), default=0, help="of the weights and the points (default: %(default)s)"
+    )
     option(
         "--out", type=Path, metavar="FILE", default=Path("jaxpartials-demo.png"),
         help="where the picture goes, as png, pdf or svg (default: ./%(default)s)",
     )  # fmt: skip
-    sub.add_argument("--quick", action="store_true", help="a few steps only, whatever the accuracy")
+    sub.add_argument("--quick", action="store_true", help="a few steps only, and any accuracy will do")
     sub.set_defaults(command=_demo)
 
 
@@ -140,8 +144,8 @@ def _add_plan(commands: Any) -> None:
     sub.add_argument("specs", metavar="SPEC", nargs="+", help='such as "u/t" or "u[b]/X[b,1]^2 -> b"')
     sub.add_argument(
         "--args", metavar="EXPR", default="",
-        help="the arguments as written in a call, in terms of jax, jnp, np and what the file defines; arrays or"
-        " jax.ShapeDtypeStruct",
+        help="the arguments as written in a call, in terms of jax, jnp, np and what the file defines; arrays"
+        " or jax.ShapeDtypeStructs",
     )  # fmt: skip
     sub.add_argument(
         "--outputs", metavar="NAMES", help="names for the outputs of a function that returns a tuple: z,y"
@@ -163,7 +167,9 @@ def _plan(parsed: argparse.Namespace) -> int:
     except jp.errors.JaxPartialsError:
         raise
     except Exception as error:  # raised by the user's function, or because the arguments do not fit it
-        raise CommandError(f"{path} cannot be traced with --args {parsed.args!r}: {_describe(error)}") from error
+        raise CommandError(
+            f"{path} cannot be traced with --args {parsed.args!r}: {_describe(error)}"
+        ) from error
     print(plan)
     return 0
 

@@ -61,6 +61,12 @@ def typeof(value: Any) -> Any:
     return jax.typeof(value)
 
 
+def as_varying(array: Any, aval: Any) -> Any:
+    """`array`, marked as varying over the manual mesh axes that `aval` varies over (inside `shard_map`)."""
+    axes = tuple(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
+    return jax.lax.pcast(array, axes, to="varying") if axes else array
+
+
 def bind(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
     """Apply a primitive as `eval_jaxpr` would; always a list of outputs."""
     bound = primitive.get_bind_params(params)

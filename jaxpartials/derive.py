@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxpartials import _jax
 from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.graph import LITERAL, Graph, Node, Value, dependents, frontier, is_zero, reach
 from jaxpartials.graph.trace import extend
@@ -81,7 +82,7 @@ class Deriver:
         """
         value, labels = self.output(block)
         if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
-            return self._zeros([block.sizes[label] for label in block.result], value.dtype), 0
+            return self._zeros([block.sizes[label] for label in block.result], value), 0
         groups: list[_Directions] = []
         summed = _summed_labels(block)
         for height, stage in enumerate(candidate):
@@ -107,10 +108,10 @@ class Deriver:
         if not seed.directions:
             key = ("c", value.shape, str(value.dtype), seed)
             cotangent = self._direction(key, value, seed, groups)
-            pulled = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
+            pulled = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt)
             return self._select(pulled, slot_labels)
         symbol = self._symbol(("c", value.shape, str(value.dtype), height), value)
-        pulled = self._vjp(value, leaves, symbol).get(wrt) or self._zeros(wrt.shape, wrt.dtype)
+        pulled = self._vjp(value, leaves, symbol).get(wrt) or self._zeros(wrt.shape, wrt)
         # Lanes that meet only where their gradients are added up: one pass gives them apart.
         for name in spread:
             apart = self._separate(pulled, symbol, labels.index(name))
@@ -169,8 +170,8 @@ class Deriver:
     def _depends(self, value: Value, on: Value) -> bool:
         return value.node.number in dependents([value], [on])
 
-    def _zeros(self, shape: Sequence[int], dtype: Any) -> Value:
-        return extend(self.graph, lambda: jnp.zeros(tuple(shape), dtype), [])
+    def _zeros(self, shape: Sequence[int], like: Value) -> Value:
+        return extend(self.graph, lambda: _jax.as_varying(jnp.zeros(tuple(shape), like.dtype), like.aval), [])
 
     def _direction(self, key: Any, like: Value, seed: Seed, groups: list["_Directions"]) -> Value:
         """The seed itself where there is one, or a symbol for each of many."""
@@ -199,7 +200,7 @@ class Deriver:
         if new:
             self._push(new, moving, tangents)
         tangent = tangents.get(value)
-        return self._zeros(value.shape, value.dtype) if tangent is None else tangent
+        return self._zeros(value.shape, value) if tangent is None else tangent
 
     def _push(self, new: Sequence[Node], moving: set[int], tangents: dict[Value, Value | None]) -> None:
         """Differentiate the nodes `new`, given the tangents of what they read; None stands for zero."""
@@ -410,9 +411,8 @@ def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:
         full = jnp.ones(shape, like.dtype)
     else:
         full = jnp.broadcast_to(mask.astype(like.dtype), shape)
-    if not names:
-        return full
-    return full.reshape(math.prod(sizes.values()), *like.shape)
+    full = _jax.as_varying(full, like.aval)
+    return full.reshape(math.prod(sizes.values()), *like.shape) if names else full
 
 
 def _only(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:

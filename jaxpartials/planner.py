@@ -63,7 +63,7 @@ class Plan:
     """The decision: one program that computes every partial, and the reasons.
 
     Attributes:
-        partials: one `PartialPlan` for each spec, in the order of `wanted`.
+        partials: one `PartialPlan` for each spec, in the order of `jax.tree.leaves(wanted)`.
         cost: of the whole program, what is shared counted once.
         plain_cost: an estimate of the same by plain nesting: each partial alone, nested `jvp` or `grad` without
             sharing (which triples the program at every order), over all entries of the arrays it names.
@@ -224,10 +224,15 @@ def _candidates(partial: Partial) -> Iterator[Candidate]:
 def _total(want: _Wanted, candidate: Candidate, counts: Sequence[int]) -> int:
     """Directions pushed and pulled for all blocks; one reverse pass serves all leaves at its slot."""
     dearest: dict[tuple, int] = {}
+    last = max((i for i, stage in enumerate(candidate) if stage.mode == REVERSE), default=-1)
     for block, count in zip(want.blocks, counts, strict=True):
-        pushed = tuple(block.wrt[stage.slot] for stage in candidate if stage.mode == FORWARD)
-        key = (block.output, pushed)
-        dearest[key] = max(dearest.get(key, 0), count)
+        # All leaves of the last reverse pass come out of it together; every other stage is one leaf's own.
+        own = tuple(
+            block.wrt[stage.slot]
+            for i, stage in enumerate(candidate)
+            if stage.mode == FORWARD or i != last
+        )
+        dearest[block.output, own] = max(dearest.get((block.output, own), 0), count)
     return sum(dearest.values())
 
 
@@ -276,14 +281,14 @@ def _dtype_refusal(deriver: Deriver, want: _Wanted, candidate: Candidate) -> str
     """JAX's own rules for complex numbers: forward from real inputs, reverse from real outputs, or holomorphic."""
     for block in want.blocks:
         out = deriver.outputs[block.output]
-        complex_value = jnp.issubdtype(out.dtype, jnp.complexfloating)
+        complex_value = _is_complex(out)
         for stage in candidate:
             wrt = deriver.inputs[block.wrt[stage.slot]]
-            complex_wrt = jnp.issubdtype(wrt.dtype, jnp.complexfloating)
+            complex_wrt = _is_complex(wrt)
             if not complex_wrt and not complex_value:
                 continue
             if complex_wrt and complex_value:
-                culprit = _not_holomorphic(out, wrt)
+                culprit = _not_holomorphic([out], [wrt])
                 if culprit is not None:
                     return (
                         f"{stage.mode} differentiation of a complex output with respect to a complex input needs a"
@@ -299,15 +304,40 @@ def _dtype_refusal(deriver: Deriver, want: _Wanted, candidate: Candidate) -> str
     return None
 
 
-def _not_holomorphic(value: Value, wrt: Value) -> Node | None:
-    moving = dependents([value], [wrt])
-    for node in reach([value], [wrt]):
+def _not_holomorphic(values: Sequence[Value], wrt: Sequence[Value]) -> Node | None:
+    """The first operation between `wrt` and `values` that is not, or not known to be, complex-differentiable."""
+    moving = dependents(values, wrt)
+    for node in _reach_numbers(values):
         if node.number not in moving or node.name in LEAVES:
             continue
-        kept = all(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in node.outputs)
-        if not kept or node.bodies or node.name in ("conj", "sign"):
+        real = any(_is_inexact(v) and not _is_complex(v) for v in node.outputs)
+        if real or node.name in ("conj", "sign") or (node.bodies and node.opaque):
             return node
+        for body in node.bodies:
+            inner = _not_holomorphic(body.outputs, [v for v in body.inputs if _is_complex(v)])
+            if inner is not None:
+                return inner
     return None
+
+
+def _reach_numbers(values: Sequence[Value]) -> list[Node]:
+    """The nodes that `values` need, not going through truth values and integers, which carry no derivative."""
+    found: dict[int, Node] = {}
+    stack = [v for v in values if _is_inexact(v)]
+    while stack:
+        node = stack.pop().node
+        if node.number not in found:
+            found[node.number] = node
+            stack.extend(v for v in node.operands if _is_inexact(v))
+    return [found[number] for number in sorted(found)]
+
+
+def _is_inexact(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.inexact)
+
+
+def _is_complex(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, jnp.complexfloating)
 
 
 # What JAX differentiates in one mode only, or not at all: primitive name -> the mode it blocks.
@@ -479,8 +509,8 @@ def _explain(wanted: Sequence[_Wanted], picked: Sequence[Choice], names: Sequenc
             if j != i and used[i] and used[i] & used[j]
         }
         notes = list(want.notes)
-        if want.partial.order and choice.values and not used[i] and not choice.passes:
-            notes.append("does not depend on it: zero")
+        if want.partial.order and want.blocks and not choice.passes:
+            notes.append("the output does not depend on it: zero, and nothing is computed")
         yield PartialPlan(
             spec=want.partial.text,
             mode=mode_of(want.partial, choice.candidate),

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from jaxpartials.graph.cost import Cost
     from jaxpartials.planner import Plan
 
 WIDTH = 110
@@ -16,7 +17,7 @@ def render(plan: "Plan") -> str:
     """The table, the notes and the total, as text."""
     table = Table(box=None, pad_edge=False, header_style="")
     for title, side in [("partial", "left"), ("mode", "left"), ("passes", "right"), ("lanes", "left"),
-                        ("shared", "left"), ("flops", "right"), ("bytes", "right")]:  # fmt: skip
+                        ("shared", "left"), ("operations", "right"), ("bytes", "right")]:  # fmt: skip
         table.add_column(title, justify=side, overflow="fold")
     notes = []
     for row in plan.partials:
@@ -24,7 +25,7 @@ def render(plan: "Plan") -> str:
         shared = "" if most is None else f"{most[1]:.0%} with {most[0]}"
         table.add_row(
             row.spec, row.mode, str(row.passes) if row.passes else "", " ".join(row.lanes), shared,
-            quantity(row.cost.flops), quantity(row.cost.bytes),
+            quantity(operations(row.cost)), quantity(row.cost.bytes),
         )  # fmt: skip
         notes += [f"{row.spec}: {note}" for note in row.notes]
     out = io.StringIO()
@@ -32,10 +33,11 @@ def render(plan: "Plan") -> str:
     console.print(table)
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
     text += "".join(f"\nnote: {note}" for note in dict.fromkeys(notes))
-    text += (
-        f"\ntotal: {plan.equations} equations, {quantity(plan.cost.flops)} flops, {quantity(plan.cost.bytes)} bytes;"
-        f" nested plainly about {quantity(plan.plain_cost.flops)} flops ({_ratio(plan)})"
-    )
+    total, plain = operations(plan.cost), operations(plan.plain_cost)
+    text += f"\ntotal: {plan.equations} equations, {quantity(total)} operations, {quantity(plan.cost.bytes)} bytes"
+    if plain > total:
+        text += f"; nested plainly about {quantity(plain)} operations"
+        text += f" ({plain / total:.3g} times as many)" if total else ""
     if plan.measured:
         text += "".join(f"\nmeasured: {1e3 * seconds:.3g} ms  {label}" for label, seconds in plan.measured)
     return text
@@ -50,7 +52,6 @@ def quantity(number: float) -> str:
     return f"{number:.3g}E"
 
 
-def _ratio(plan: "Plan") -> str:
-    if not plan.cost.flops:
-        return "nothing left to compute"
-    return f"{plan.plain_cost.flops / plan.cost.flops:.3g} times as many"
+def operations(cost: "Cost") -> float:
+    """Arithmetic and transcendental operations together."""
+    return cost.flops + cost.transcendentals

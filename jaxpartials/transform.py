@@ -84,11 +84,12 @@ class Partials:
         self._signature = _signature(fn)
         for spec in self._specs:
             check_signature(spec, self._signature, self._outputs)
+        self._name = getattr(fn, "__name__", type(fn).__name__)
         self._programs: dict[Any, _Program] = {}
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args, **kwargs):
-        call = _Call(self._signature, args, kwargs)
+        call = _Call(self._name, self._signature, args, kwargs)
         program = self._program(call)
         return program.run(program.captured, call.arrays)
 
@@ -107,10 +108,10 @@ class Partials:
         Returns:
             A `Plan`, which prints as a table and has the same facts as attributes.
         """
-        return self._program(_Call(self._signature, args, kwargs)).plan
+        return self._program(_Call(self._name, self._signature, args, kwargs)).plan
 
     def __repr__(self) -> str:
-        return f"partials({getattr(self._fn, '__name__', self._fn)!s}, {self.wanted!r})"
+        return f"partials({self._name}, {self.wanted!r})"
 
     def _program(self, call: "_Call") -> "_Program":
         key = (call.key, _jax.trace_context())
@@ -140,7 +141,7 @@ class Partials:
         structures = [
             jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks
         ]
-        return _Program(made, structures, self._structure, getattr(self._fn, "__name__", "fn"))
+        return _Program(made, structures, self._structure, self._name)
 
 
 class _Program:
@@ -176,8 +177,11 @@ class _Leaf:
 class _Call:
     """The arguments of one call: which leaves are arrays, which are fixed, and how to put them together again."""
 
-    def __init__(self, signature: inspect.Signature, args: tuple, kwargs: dict):
-        bound = signature.bind(*args, **kwargs)
+    def __init__(self, name: str, signature: inspect.Signature, args: tuple, kwargs: dict):
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}{signature}: {error}") from None
         bound.apply_defaults()
         self.bound = bound
         self.arguments = dict(bound.arguments)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
 from jaxpartials import _jax
@@ -20,7 +21,7 @@ LONG_ENOUGH = 2e-3  # seconds a round must last, so that the clock and the dispa
 def measure(programs: Sequence[tuple[str, Graph]], arrays: Sequence[Any]) -> list[float]:
     """Seconds for one run of each program on data like `arrays`: the median of interleaved rounds."""
     data = [_like(array) for array in arrays]
-    with Progress(transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         compiling = bar.add_task("compiling candidates", total=len(programs))
         runs = []
         for _, program in programs:

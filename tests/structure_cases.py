@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,16 @@ def _refusing_rule(primals, tangents):
     raise RuntimeError("no derivative today")
 
 
+@jax.custom_batching.custom_vmap
+def batched(x):
+    return jnp.sin(x)
+
+
+@batched.def_vmap
+def _batched_rule(size, in_batched, x):
+    return jnp.sin(x), in_batched[0]
+
+
 def newton(a):
     return lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-3, lambda x: 0.5 * (x + a / x), 1.0 + a)
 
@@ -250,7 +261,7 @@ APART = [
           + lax.bitcast_convert_type(x, jnp.int16).sum(1), (5,)),
     apart("stop gradient", lambda x: x * lax.stop_gradient(x), (5, 3)),
     apart("barrier", lambda x: lax.optimization_barrier((x, 2 * x))[1], (5, 3)),
-    apart("named", lambda x: jax.ad_checkpoint.checkpoint_name(x, "x") * 2, (5, 3)),
+    apart("named", lambda x: checkpoint_name(x, "x") * 2, (5, 3)),
     # ---- moving elements
     apart("x[:, 0]", lambda x: x[:, 0], (5, 3)),
     apart("x[..., None]", lambda x: x[..., None] * x[:, None], (5, 3)),
@@ -371,7 +382,7 @@ APART = [
     apart("switch", lambda x, y: lax.switch((y > 0).astype(int), [jnp.sin, jnp.cos, lambda x: 0 * x], x), (5, 3), ()),
     apart("jit in jit", jax.jit(lambda x: jax.jit(jnp.sin)(x) * 2), (5, 3)),
     apart("checkpoint", jax.checkpoint(lambda x: jnp.sin(x @ jnp.ones((3, 2)))), (5, 3)),
-    apart("custom_vmap", jax.custom_batching.custom_vmap(lambda x: jnp.sin(x)), (5, 3)),
+    apart("custom_vmap", lambda x: batched(x), (5, 3)),
     apart("scan of checkpoint", lambda x: lax.scan(jax.checkpoint(lambda c, _: (jnp.sin(c), None)), x, None, 3)[0], (5, 3)),
     # ---- custom rules
     apart("custom_jvp", honest, (5, 3)),
@@ -385,7 +396,7 @@ APART = [
     apart("straight through, lane by lane", lambda x: x + lax.stop_gradient(jnp.round(x) - x), (5, 3)),
     # ---- random numbers
     apart("dropout", lambda x: x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape), (5, 3)),
-    apart("vmap random", v(lambda x: x * jax.random.normal(jax.random.fold_in(jax.random.key(0), (x[0] > 0)), (2,))),
+    apart("vmap random", v(lambda x: x * jax.random.normal(jax.random.fold_in(jax.random.key(0), (x[0] > 0)), (3,))),
           (5, 3)),
     apart("vmap old keys", v(lambda x: x[0] * jax.random.uniform(jax.random.PRNGKey((x[0] > 0).astype(int)), (2,))),
           (5, 3)),

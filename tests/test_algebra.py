@@ -61,7 +61,7 @@ FIRES = {
     "x/1": (lambda x: x / 1.0, (X,), 0),
     "x**1": (lambda x: lax.pow(x, np.float32(1)), (X,), 0),
     "integer_pow 1": (lambda x: lax.integer_pow(x, 1), (X,), 0),
-    "--x": (lambda x: -(-x), (X,), 0),
+    "-(-x)": (lambda x: lax.neg(-x), (X,), 0),
     "2*3": (lambda x: x - full(2, x) * full(3, x), (X,), 2),
     "2+3": (lambda x: x - (full(2, x) + full(3, x)), (X,), 2),
     "3-2": (lambda x: x * (full(3, x) - full(2, x)), (X,), 0),
@@ -111,7 +111,8 @@ FIRES = {
     "squeeze of an expansion": (lambda x: lax.squeeze(lax.expand_dims(x, (0, 2)), (0, 2)), (X,), 0),
     "squeeze of a larger expansion": (lambda x: lax.squeeze(lax.expand_dims(x, (0, 2)), (0,)), (X,), 1),
     "squeeze twice": (lambda x: lax.squeeze(lax.squeeze(x, (1,)), (1,)), (X.reshape(3, 1, 1, 4),), 1),
-    "squeeze twice, crosswise": (lambda x: lax.squeeze(lax.squeeze(x, (2,)), (0,)), (X.reshape(1, 3, 1, 4),), 1),
+    "squeeze twice, crosswise": (
+        lambda x: lax.squeeze(lax.squeeze(x, (2,)), (0,)), (X.reshape(1, 3, 1, 4),), 1),
     "squeeze of a reshape": (lambda x: lax.squeeze(x.reshape(6, 1, 4), (1,)), (T,), 1),
     "broadcast twice": (lambda x: lax.broadcast(lax.broadcast(x, (5,)), (2,)), (X,), 1),
     "broadcast of an expansion": (
@@ -122,7 +123,8 @@ FIRES = {
         lambda x: lax.broadcast_in_dim(lax.squeeze(x, (1,)), (3, 5, 4), (0, 2)), (X.reshape(3, 1, 4),), 1),
     "slice of everything": (lambda x: lax.slice_p.bind(
         x, start_indices=(0, 0), limit_indices=(3, 4), strides=(1, 1)), (X,), 0),
-    "slice of a broadcast": (lambda x: lax.slice(lax.broadcast(x, (5,)), (1, 0, 0), (4, 3, 4), (2, 1, 1)), (X,), 1),
+    "slice of a broadcast": (
+        lambda x: lax.slice(lax.broadcast(x, (5,)), (1, 0, 0), (4, 3, 4), (2, 1, 1)), (X,), 1),
     "dynamic slice of everything": (lambda x, i: lax.dynamic_slice(x, (i, 0), (3, 4)), (X, 2), 0),
     "update of everything": (lambda x, y, i: lax.dynamic_update_slice(x, y, (i, 0)), (X, Y, 2), 0),
     "pad by nothing": (lambda x: lax.pad(x, np.float32(7), [(0, 0, 0)] * 2), (X,), 0),
@@ -139,6 +141,7 @@ FIRES = {
     "dot of transposes": (lambda x, y: x.T @ y.T, (T[:, 0], T.reshape(6, 4)), 1),
     "batched dot of a transpose": (
         lambda x, y: jnp.einsum("bij,bjk->bik", x.transpose(2, 0, 1), y), (T, T.reshape(3, 2, 4)), 1),
+    "dot of a broadcast": (lambda x, y: lax.broadcast(x, (5,)) @ y, (T[0, 0], T.reshape(3, 8)), 3),
     "tanh of a transpose": (lambda x: jnp.tanh(x.transpose(2, 0, 1)).transpose(1, 2, 0), (T,), 1),
     "a chain of transposes": (
         lambda x, y: jnp.exp(x.transpose(2, 0, 1) * 2 + y.transpose(2, 0, 1)).transpose(1, 2, 0),
@@ -236,7 +239,7 @@ def test_rule_fires_and_keeps_the_values(pattern):
     rounds = pattern.startswith(("sum of a", "dot", "batched dot"))
     for value, wanted in zip(found, expected, strict=True):
         if rounds:
-            np.testing.assert_allclose(value, wanted, rtol=1e-6)
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-6)
         else:
             same_bits(value, wanted)
 
@@ -271,12 +274,14 @@ def test_every_rule_is_about_a_primitive_that_exists(name):
 
 def test_no_rule_is_silent():
     """Each entry of the table answers somewhere in FIRES."""
-    silent = {(name, place) for name, rules in RULES.items() for place in range(len(rules))}
-    for name, rules in RULES.items():  # rules that are made in a row for many names: one of them is enough
-        if name not in ("tanh", "mul", "select_n"):
-            silent -= {(name, i) for i, rule in enumerate(rules) if getattr(rule, "func", None) is sink_transposes}
-        if name.startswith("reduce_") and name not in ("reduce_sum", "reduce_max"):
-            silent -= {(name, i) for i in range(len(rules))}
+    alike = {name for name in RULES if name.startswith("reduce_")} - {"reduce_sum", "reduce_max"}
+    silent = {
+        (name, place)
+        for name, rules in RULES.items()
+        for place, rule in enumerate(rules)
+        if name not in alike
+        and (name in ("tanh", "mul") or getattr(rule, "func", None) is not sink_transposes)
+    }
 
     def spy(name, place, rule):
         def watched(graph, operands, params):
@@ -323,19 +328,20 @@ def test_new_equations_keep_the_line_and_the_settings():
     assert exp.context is transpose.context is not None
 
 
-@pytest.mark.parametrize(
-    ("narrow", "wide", "expected"),
-    [
-        ("bool", "int8", True), ("bool", "bfloat16", True), ("int8", "int16", True), ("uint8", "int8", False),
-        ("uint8", "int16", True), ("int8", "uint32", False), ("int8", "bfloat16", True), ("int16", "bfloat16", False),
-        ("int8", "float16", True), ("uint16", "float16", False), ("int16", "float32", True),
-        ("int32", "float32", False), ("int32", "float64", True), ("int64", "float64", False),
-        ("float16", "float32", True), ("bfloat16", "float32", True), ("float16", "bfloat16", False),
-        ("bfloat16", "float16", False), ("float32", "float64", True), ("float64", "float32", False),
-        ("float32", "int64", False), ("float32", "bool", False), ("int32", "bool", False),
-    ],
-)  # fmt: skip
-def test_lossless_against_the_numbers_themselves(narrow, wide, expected):
+LOSSLESS = """
+    bool-int8 bool-bfloat16 int8-int16 uint8-int16 int8-bfloat16 int8-float16 int16-float32 int32-float64
+    float16-float32 bfloat16-float32 float32-float64
+"""
+LOSSY = """
+    uint8-int8 int8-uint32 int16-bfloat16 uint16-float16 int32-float32 int64-float64 int32-bool
+    float16-bfloat16 bfloat16-float16 float64-float32 float32-int64 float32-bool
+"""
+
+
+@pytest.mark.parametrize("way", [*LOSSLESS.split(), *LOSSY.split()])
+def test_lossless_against_the_numbers_themselves(way):
+    narrow, wide = way.split("-")
+    expected = way in LOSSLESS.split()
     assert lossless(jnp.dtype(narrow), jnp.dtype(wide)) is expected
     if jnp.issubdtype(narrow, jnp.inexact):
         info = jnp.finfo(narrow)
@@ -373,24 +379,27 @@ def random_step(rng, pool):
     unit = [axis for axis, n in enumerate(x.shape) if n == 1]
     place = int(rng.integers(rank + 1))
     window = [(int(rng.integers(2)) if n > 1 else 0, n) for n in x.shape]
+    one = F32.type(1)
+    full_y = jnp.broadcast_to(y, x.shape)
+    some = axes[: rng.integers(rank + 1)].tolist()
+    wider = (*x.shape[:place], 2, *x.shape[place:])
     steps = [
-        lambda: x + y, lambda: y + x, lambda: x - y, lambda: x * y, lambda: y * x, lambda: -x, lambda: x / neutral(rng, ()),
-        lambda: jnp.sin(x), lambda: jnp.tanh(x), lambda: x**int(rng.integers(4)), lambda: lax.integer_pow(x, 1),
-        lambda: lax.max(x, jnp.broadcast_to(y, x.shape)), lambda: lax.select(x > 0, x, jnp.broadcast_to(y, x.shape)),
+        lambda: x + y, lambda: y + x, lambda: x - y, lambda: x * y, lambda: y * x, lambda: add_any(x, full_y),
+        lambda: -x, lambda: x / neutral(rng, ()), lambda: x ** int(rng.integers(4)),
+        lambda: lax.integer_pow(x, 1), lambda: jnp.sin(x), lambda: jnp.tanh(x), lambda: lax.max(x, full_y),
+        lambda: lax.select(x > 0, x, full_y), lambda: jnp.where(~~(x < 0) & True, x, y),
         lambda: lax.select(lax.full(x.shape, bool(rng.integers(2))), x, -x),
-        lambda: jnp.where(~~(x < 0) & True, x, y), lambda: lax.clamp(F32.type(-1), lax.clamp(F32.type(-1), x, F32.type(1)), F32.type(1)),
-        lambda: cast(cast(jnp.floor(x), jnp.bfloat16), F32), lambda: lax.real(lax.complex(x, jnp.broadcast_to(y, x.shape))),
-        lambda: add_any(x, jnp.broadcast_to(y, x.shape)),
-        lambda: x.transpose(axes), lambda: x.transpose(axes), lambda: jnp.exp(-(x**2)).transpose(np.argsort(axes)),
-        lambda: x.reshape(-1), lambda: x.reshape(x.shape[::-1]), lambda: lax.expand_dims(x, (place,)),
-        lambda: lax.broadcast_in_dim(x, (*x.shape[:place], 2, *x.shape[place:]), [a + (a >= place) for a in range(rank)]),
+        lambda: lax.clamp(-one, lax.clamp(-one, x, one), one),
+        lambda: cast(cast(jnp.floor(x), jnp.bfloat16), F32), lambda: lax.real(lax.complex(x, full_y)),
+        lambda: x.transpose(axes), lambda: x.transpose(axes),
+        lambda: jnp.exp(-(x**2)).transpose(np.argsort(axes)), lambda: x.reshape(-1),
+        lambda: x.reshape(x.shape[::-1]), lambda: lax.expand_dims(x, (place,)),
+        lambda: lax.broadcast_in_dim(x, wider, [axis + (axis >= place) for axis in range(rank)]),
         lambda: lax.squeeze(x, rng.permutation(unit)[: rng.integers(len(unit) + 1)].tolist()),
         lambda: lax.slice(x, [a for a, _ in window], [b for _, b in window]),
         lambda: lax.dynamic_slice(x, [np.int32(a) for a, _ in window], [b - a for a, b in window]),
-        lambda: lax.pad(x, F32.type(0.5), [(0, int(rng.integers(2)) if n < 4 else 0, 0) for n in x.shape]),
-        lambda: lax.rev(x, axes[: rng.integers(rank + 1)].tolist()),
-        lambda: lax.reduce_sum(x, axes=axes[: rng.integers(rank + 1)].tolist()),
-        lambda: lax.reduce_max(x, axes=axes[: rng.integers(rank + 1)].tolist()),
+        lambda: lax.pad(x, one, [(0, int(rng.integers(2)) if n < 4 else 0, 0) for n in x.shape]),
+        lambda: lax.rev(x, some), lambda: lax.reduce_sum(x, axes=some), lambda: lax.reduce_max(x, axes=some),
         lambda: lax.concatenate([x], 0) if rank else x,
         lambda: lax.dot_general(x, x, (([axes[0]], [axes[0]]), ([], []))) if 0 < rank < 3 else x,
     ]  # fmt: skip
@@ -410,20 +419,17 @@ def random_program(seed, length=14):
     return program
 
 
-@pytest.mark.parametrize("batch", range(20))
+@pytest.mark.parametrize("batch", range(12))
 def test_random_programs_keep_their_values(batch):
-    """20 programs at a time, compiled as one: with the rules and without."""
+    """20 programs at a time, equation by equation: with the rules and without."""
     rng = np.random.default_rng(batch)
     inputs = [rng.integers(-12, 13, shape).astype(F32) / 8 for shape in [(), (3,), (2, 3), (1, 4), (3, 1, 2)]]
     programs = [random_program(100 * batch + seed) for seed in range(20)]
-    together = lambda *args: [program(*args) for program in programs]
-    plain, simple = graphs(together, inputs)
+    plain, simple = graphs(lambda *args: [program(*args) for program in programs], inputs)
     assert len(simple.nodes) < len(plain.nodes)
-    for kind, inputs in (("numbers", inputs), ("special", [_spoilt(rng, x) for x in inputs])):
-        expected = jax.jit(lambda *args: emit(plain, args))(*inputs)
-        found = jax.jit(lambda *args: emit(simple, args))(*inputs)
-        for value, wanted in zip(found, expected, strict=True):
-            np.testing.assert_allclose(value, wanted, rtol=2e-5, atol=2e-5, err_msg=kind)
+    for arrays in (inputs, [_spoilt(rng, x) for x in inputs]):
+        for value, wanted in zip(emit(simple, arrays), emit(plain, arrays), strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-6)
 
 
 def _spoilt(rng, x):

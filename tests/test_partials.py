@@ -210,6 +210,8 @@ def test_complex():
     same(jp.partials(f, "u/z")(z), jax.jacrev(f)(z))
     f = lambda z: z * jnp.exp(z[::-1] / 9)  # noqa: E731
     same(jp.partials(f, "u/z")(z), jax.jacfwd(f, holomorphic=True)(z))
+    f = lambda z: jax.lax.fori_loop(0, 3, lambda i, c: c * z, jnp.where(jnp.real(z) > 2, z, 2 * z))  # noqa: E731
+    same(jp.partials(f, "u[i]/z[i] -> i")(z), jnp.diag(jax.jacfwd(f, holomorphic=True)(z)))
     with pytest.raises(jp.errors.DerivativeError, match="conj at test_partials.py.* is not"):
         jp.partials(lambda z: jnp.conj(z) * z, "u/z")(z)
 
@@ -308,3 +310,42 @@ def test_measured_plans_give_the_same_values(capsys):
     assert len(plan.measured) > 1
     assert plan.measured[0][1] <= plan.measured[-1][1]
     same(jax.jit(jp.partials(f, "u/x^2", tune="measure"))(x), jax.hessian(f)(x))
+
+
+def test_one_gradient_per_lane_from_one_reverse_pass():
+    def f(params, x):
+        h = jnp.tanh(x @ params["w"] + params["b"])
+        return (h @ params["v"])[:, 0] * params["s"]
+
+    rng = np.random.default_rng(0)
+    params = {"w": rng.normal(size=(2, 5)), "b": rng.normal(size=5), "v": rng.normal(size=(5, 1)), "s": np.float64(1.5)}
+    x = rng.normal(size=(7, 2))
+    g = jp.partials(f, {"J": "y/params", "H": "y[b]/x[b,1] params.w[j,k] -> b j k"})
+    out, jacobian = g(params, x), jax.jacfwd(f)(params, x)
+    same(out["J"], jacobian)
+    mixed = jax.jacfwd(jax.jacfwd(f), 1)(params, x)["w"]
+    same(out["H"], jnp.einsum("bjkb->bjk", mixed[..., 1]))
+    assert {p.spec: p.passes for p in g.plan(params, x).partials} == {
+        "y/params": 1, "y[b]/x[b,1] params.w[j,k] -> b j k": 1}  # fmt: skip
+
+    def mixing(params, x):  # batch statistics: the lanes meet before the end
+        y = f(params, x)
+        return (y - y.mean()) / y.std()
+
+    same(jp.partials(mixing, "y/params")(params, x), jax.jacfwd(mixing)(params, x))
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+    g = jp.partials(lambda x: jnp.sin(x) * x, ["y[b]/x[b]^2 -> b", "y[b]/x[b] -> b"])
+    x = jnp.arange(4.0)
+    same(jax.jit(jax.shard_map(g, mesh=mesh, in_specs=spec, out_specs=spec))(x), g(x))
+
+
+def test_of_a_shard_map():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+    f = jax.shard_map(lambda x: jnp.sin(x) * x, mesh=mesh, in_specs=spec, out_specs=spec)
+    x = jnp.arange(4.0)
+    same(jp.partials(lambda x: f(x), "y/x")(x), jax.jacfwd(f)(x))

@@ -2,11 +2,12 @@
 
     u_t + u u_x = nu u_xx,   nu = 0.01 / pi,   u(0, x) = -sin(pi x),   u(t, -1) = u(t, 1) = 0
 
-on 0 <= t <= 1, -1 <= x <= 1. A shock some 0.01 wide forms at x = 0 from t = 0.4 on. The exact solution is the one
-Cole and Hopf found, an integral against the heat kernel.
+on 0 <= t <= 1, -1 <= x <= 1. A shock some 0.01 wide forms at x = 0 from t = 0.4 on. The exact solution is the
+one Cole and Hopf found, an integral against the heat kernel.
 
 Source:
-    E. Hopf, "The partial differential equation u_t + u u_x = mu u_xx", Comm. Pure Appl. Math. 3 (1950), 201-230.
+    E. Hopf, "The partial differential equation u_t + u u_x = mu u_xx", Comm. Pure Appl. Math. 3 (1950),
+    201-230.
     M. Raissi, P. Perdikaris and G. E. Karniadakis, "Physics-informed neural networks", J. Comput. Phys. 378
     (2019), 686-707, section 3.1.
 """
@@ -52,7 +53,7 @@ def init(key: jax.Array, width: int = 32, depth: int = 3) -> Params:
 
 
 def u(params: Params, X: jax.Array) -> jax.Array:
-    """The network's solution at the points X, of shape (points, 2); initial and boundary values hold exactly."""
+    """The network's solution at the points X, of shape (points, 2); it meets u(0, x) and u(t, ±1) exactly."""
     t, x = X[:, 0], X[:, 1]
     hidden = jnp.stack([2 * t - 1, x], axis=1)
     for layer in params[:-1]:
@@ -79,8 +80,10 @@ def loss(params: Params, X: jax.Array) -> jax.Array:
 def draw(key: jax.Array, params: Params, points: int) -> jax.Array:
     """Points (t, x), of shape (points, 2), drawn with probability proportional to 1 + |residual| / its mean.
 
-    Source: C. Wu et al., "A comprehensive study of non-adaptive and residual-based adaptive sampling", Comput.
-    Methods Appl. Mech. Eng. 403 (2023), 115671. Without replacement by the Gumbel top-k trick.
+    They are drawn without replacement, by the Gumbel top-k trick.
+
+    Source: C. Wu et al., "A comprehensive study of non-adaptive and residual-based adaptive sampling for
+    physics-informed neural networks", Comput. Methods Appl. Mech. Eng. 403 (2023), 115671.
     """
     where, noise = jax.random.split(key)
     pool = jax.random.uniform(where, (POOL * points, 2), minval=jnp.array([0.0, -1.0]), maxval=1.0)
@@ -133,7 +136,7 @@ class Solution:
         return float(np.linalg.norm(self.predicted - self.exact) / np.linalg.norm(self.exact))
 
 
-def compare(params: Params, times: int = 51, positions: int = 257) -> Solution:
+def compare(params: Params, times: int = 101, positions: int = 257) -> Solution:
     """Evaluate the network on a uniform grid, beside the Cole-Hopf solution."""
     t, x = np.linspace(0, 1, times), np.linspace(-1, 1, positions)
     grid_t, grid_x = np.meshgrid(t, x, indexing="ij")
@@ -207,8 +210,9 @@ def train(
     depth: int,
     seed: int,
     on_progress: Callable[[Training], None] = lambda training: None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Training:
-    """Train until the steps or the seconds run out, or Ctrl-C, and return what was reached.
+    """Train until the steps or the seconds run out, or an interrupt, and return what was reached.
 
     Args:
         steps: of the optimiser.
@@ -218,28 +222,29 @@ def train(
         depth: number of hidden layers.
         seed: of the weights and the points.
         on_progress: called after every `EVERY` steps.
+        interrupted: asked as often; true ends the training.
     """
     started = compiled = time.perf_counter()
     key = jax.random.key(seed)
     training = Training(init(jax.random.fold_in(key, 0), width, depth))
-    try:
-        state = optimizer(RATE).init(training.params)
-        while training.steps < steps:
-            now = time.perf_counter()
-            if now - started >= seconds:
-                training.ended = "seconds"
-                break
-            pace = (now - compiled) / max(1, training.steps - EVERY)  # the first steps are the compiler's
-            current = rate(training.steps, steps, seconds - (now - started), pace)
-            count = min(EVERY, steps - training.steps)
-            fresh = jax.random.fold_in(key, 1 + training.steps)
-            params, state, value = advance(training.params, state, fresh, current, count, points)
-            training.losses.append(float(value))
-            training.params, training.steps = params, training.steps + count
-            if training.steps <= EVERY:
-                compiled = time.perf_counter()
-            on_progress(training)
-    except KeyboardInterrupt:
-        training.ended = "interrupted"
+    state = optimizer(RATE).init(training.params)
+    while training.steps < steps:
+        now = time.perf_counter()
+        if interrupted():
+            training.ended = "interrupted"
+            break
+        if now - started >= seconds:
+            training.ended = "seconds"
+            break
+        pace = (now - compiled) / max(1, training.steps - EVERY)  # the first steps are the compiler's
+        current = rate(training.steps, steps, seconds - (now - started), pace)
+        count = min(EVERY, steps - training.steps)
+        fresh = jax.random.fold_in(key, 1 + training.steps)
+        training.params, state, value = advance(training.params, state, fresh, current, count, points)
+        training.losses.append(float(value))
+        training.steps += count
+        if training.steps <= EVERY:
+            compiled = time.perf_counter()
+        on_progress(training)
     training.seconds = time.perf_counter() - started
     return training

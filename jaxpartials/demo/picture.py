@@ -25,7 +25,7 @@ def write(solution: Solution, training: Training, out: Path) -> None:
     title = f"|error|; relative L2 error {solution.relative_error:.1e}"
     _field(figure, error, solution, np.maximum(distance, 1e-6), title, cmap="magma", norm=LogNorm(1e-6, 1))
     steps = np.minimum(EVERY * np.arange(1, len(training.losses) + 1), training.steps)
-    loss.semilogy(steps, training.losses, linewidth=0.8)
+    loss.semilogy(steps, training.losses, marker="." if len(steps) < 20 else None, linewidth=0.8)
     loss.set(title="loss: mean square weighted residual", xlabel="step")
     loss.grid(alpha=0.3)
     figure.savefig(out, dpi=120)

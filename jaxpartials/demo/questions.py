@@ -1,7 +1,7 @@
 """Questions that people have asked about partial derivatives, each as named partials with its known answer.
 
-They come from four discussions of automatic differentiation: a derivative as a layer of a model, a linear model's
-Jacobian over a batch, a batch differentiated by a single parameter, and a long mixed one.
+They come from four discussions of automatic differentiation: a derivative as a layer of a model, the Jacobian
+of a linear model over a batch, a batch differentiated by a single parameter, and a long mixed one.
 """
 
 import re

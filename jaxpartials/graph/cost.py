@@ -328,7 +328,7 @@ COSTS: dict[str, Callable[[Node], Cost]] = {
     "conv_general_dilated": _convolution,
     **_named("reduce_window reduce_window_sum reduce_window_max reduce_window_min", _window),
     **_named("gather dynamic_slice", _gather),
-    **_named("scatter scatter_add scatter_sub scatter_mul scatter_min scatter_max", _scatter),
+    **_named("scatter scatter-add scatter-sub scatter-mul scatter-min scatter-max", _scatter),
     "dynamic_update_slice": _update_slice,
     **_named("sort top_k", _sort),
     "fft": _fft,

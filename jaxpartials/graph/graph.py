@@ -85,8 +85,14 @@ class Node:
 
     def __repr__(self) -> str:
         outputs = " ".join(map(repr, self.outputs))
-        operands = " ".join(f"%{v.node.number}" + (f".{v.index}" if v.index else "") for v in self.operands)
+        operands = " ".join(map(_operand, self.operands))
         return f"{outputs} = {self.name} {operands}"
+
+
+def _operand(value: Value) -> str:
+    if value.node.name == LITERAL:
+        return str(value.node.params["value"])
+    return f"%{value.node.number}" + (f".{value.index}" if len(value.node.outputs) > 1 else "")
 
 
 Rule = Callable[["Graph", Sequence[Value], dict[str, Any]], Value | None]
@@ -244,7 +250,7 @@ class Graph:
     def __repr__(self) -> str:
         lines = ["inputs  " + " ".join(map(repr, self.inputs))]
         lines += [f"  {node!r}" for node in self.nodes]
-        lines += ["outputs " + " ".join(f"%{v.node.number}.{v.index}" for v in self.outputs)]
+        lines += ["outputs " + " ".join(map(_operand, self.outputs))]
         return "\n".join(lines)
 
 

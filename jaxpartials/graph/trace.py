@@ -34,16 +34,10 @@ def extend(graph: Graph, fn: Callable, operands: Sequence[Value], *extra: Any) -
 
     Whatever equals something that is there already becomes it. `fn` must have no effects.
     """
-    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype, weak_type=v.aval.weak_type) if _plain(v) else v.aval
-              for v in operands]  # fmt: skip
-    closed, out = _jax.trace(fn, *shapes, *extra)
+    closed, out = _jax.trace(fn, *(v.aval for v in operands), *extra)
     jaxpr = _jax.open_jaxpr(closed)
     results = _append(graph, jaxpr, list(operands), None)
     return jax.tree.unflatten(jax.tree.structure(out), results)
-
-
-def _plain(value: Value) -> bool:
-    return hasattr(value.aval, "weak_type")
 
 
 def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: Any) -> list[Value]:

@@ -132,7 +132,7 @@ def fill(graph: Graph, value: Any, dtype: Any, shape: Sequence[int]) -> Value:
 
 
 def joint_shape(x: Value, y: Value) -> tuple[int, ...]:
-    """The shape of an elementwise equation: its operands are of one rank, or scalars, and axes of size 1 stretch."""
+    """The shape of an elementwise equation: operands have one rank, or none, and axes of size 1 stretch."""
     if x.shape == y.shape or not y.shape:
         return x.shape
     if not x.shape:
@@ -692,9 +692,10 @@ def own_axes(x: Value, *groups: Sequence[int]) -> list[tuple[int, ...]] | None:
 
 @rewrite("dot_general")
 def contract_before_broadcast(graph, x, y, *, dimension_numbers, precision, preferred_element_type, params):
-    """dot(broadcast(x), y) -> broadcast(dot(x, y)) along free axes, so equal rows are computed once. To rounding.
+    """dot(broadcast(x), y) -> broadcast(dot(x, y)) along free axes: equal rows computed once. To rounding.
 
-    The seed of a lane is the same row for every lane: without this, the first layer would multiply each of them.
+    The seed of a lane is the same row for every lane: without this, the first layer would multiply each of
+    them.
     """
     (contracted_x, contracted_y), (batch_x, batch_y) = dimension_numbers
     thin_x, spread_x = thinned(graph, x, {*contracted_x, *batch_x})
@@ -709,7 +710,7 @@ def contract_before_broadcast(graph, x, y, *, dimension_numbers, precision, pref
 
 
 def thinned(graph: Graph, x: Value, needed: set[int]) -> tuple[Value, bool]:
-    """x with size one along the axes, outside of `needed`, that it only repeats; and whether there are any."""
+    """x with size 1 along the axes, outside of `needed`, that it only repeats; and whether there are any."""
     if not made_by(x, "broadcast_in_dim"):
         return x, False
     inner = x.node.operands[0]

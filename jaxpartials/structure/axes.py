@@ -64,10 +64,10 @@ def _pairs(inputs: Inputs) -> list[tuple[Value, int]]:
 class Flow:
     """The forward pass, with what its rules need to look into bodies and derivative programs."""
 
-    def __init__(self, lanes: int, order: int, derived: dict | None = None):
+    def __init__(self, lanes: int, order: int, programs: dict | None = None):
         self.lanes = lanes
         self.order = order
-        self._derived: dict[tuple[Node, Callable], Graph | Exception] = {} if derived is None else derived
+        self._programs: dict[tuple[Node, Callable], Graph | Exception] = {} if programs is None else programs
 
     def states(self, outputs: Iterable[Value], known: Mapping[Key, State], cut: Iterable[Value]) -> dict[Key, State]:
         found = dict(known)
@@ -85,17 +85,17 @@ class Flow:
 
     def lower(self) -> "Flow":
         """The same one derivative further in."""
-        return Flow(self.lanes, self.order - 1, self._derived)
+        return Flow(self.lanes, self.order - 1, self._programs)
 
-    def derivative(self, node: Node, program: Callable[[Node], Graph]) -> Graph:
-        """The derivative program of a custom rule; a rule that cannot be traced mixes everything."""
-        key = node, program
-        if key not in self._derived:
+    def program(self, node: Node, make: Callable[[Node], Graph]) -> Graph:
+        """What `make` makes of a node, once: a derivative program. If it cannot be traced, everything is mixed."""
+        key = node, make
+        if key not in self._programs:
             try:
-                self._derived[key] = program(node)
+                self._programs[key] = make(node)
             except Exception as error:  # whatever the user's rule raises
-                self._derived[key] = error
-        found = self._derived[key]
+                self._programs[key] = error
+        found = self._programs[key]
         if isinstance(found, Exception):
             raise Mixes(f"has a derivative rule that cannot be traced ({type(found).__name__})")
         return found

@@ -103,11 +103,21 @@ def linear_solve(node: Node, states: Sequence[State], flow: Any) -> Sequence[Sta
 
 
 def custom_jvp(node: Node, states: Sequence[State], flow: Any) -> Sequence[State]:
-    primal = flow.through(node.bodies[0], states)
-    if flow.order == 0:
-        return primal
+    return _with_tangents(node, states, flow.through(node.bodies[0], states), flow)
+
+
+def hi_primitive(node: Node, states: Sequence[State], flow: Any) -> Sequence[State]:
+    """An operation that JAX keeps whole, with a derivative rule of its own, and can expand."""
+    return _with_tangents(node, states, flow.through(flow.program(node, expansion), states), flow)
+
+
+def _with_tangents(
+    node: Node, states: Sequence[State], primal: Sequence[State], flow: Any
+) -> Sequence[State]:
     moving = [i for i, v in enumerate(node.operands) if inexact(v)]
-    graph = flow.derivative(node, pushforward)
+    if flow.order == 0 or not moving or not any(map(inexact, node.outputs)):
+        return primal
+    graph = flow.program(node, pushforward)
     tangents = iter(flow.lower().through(graph, [*states, *(states[i] for i in moving)]))
     found = list(primal)
     for i, out in enumerate(node.outputs):
@@ -124,7 +134,7 @@ def custom_vjp(node: Node, states: Sequence[State], flow: Any) -> Sequence[State
     if flow.order == 0:
         return primal
     outs = [i for i, v in enumerate(node.outputs) if inexact(v)]
-    graph = flow.derivative(node, pullback)
+    graph = flow.program(node, pullback)
     lower = flow.lower()
 
     def pulled(cotangents: Sequence[State]) -> Mixed | None:
@@ -152,6 +162,11 @@ def custom_vjp(node: Node, states: Sequence[State], flow: Any) -> Sequence[State
         for i in unlaned:
             primal[i] = probe
     return primal
+
+
+def expansion(node: Node) -> Graph:
+    with _jax.user_context(node.source, node.context):
+        return trace(lambda operands: node.params["_prim"].expand(*operands), _shapes(node.operands))[0]
 
 
 def pushforward(node: Node) -> Graph:

@@ -93,12 +93,10 @@ def common(states: Sequence[State]) -> State:
 
 def joined(node: Node, first: State, second: State) -> State:
     """The state of a value that is now this, now that: of a carry before and after, of two branches."""
-    if first == second or second == FREE:
+    if isinstance(first, Mixed) or second in (first, FREE):
         return first
     if first == FREE or isinstance(second, Mixed):
         return second
-    if isinstance(first, Mixed):
-        return first
     return Mixed(node, f"{node.name} has lanes along {described(first)} here and along {described(second)} there")
 
 

@@ -35,6 +35,7 @@ RULES: dict[str, Rule] = {
     "neg":                      Rule(JOINT, elementwise),
     "mul":                      Rule(EACH, elementwise),
     "div":                      Rule(FIRST, elementwise),
+    "polynomial":               Rule(CASES, elementwise),  # of x and its coefficients
     "real":                     Rule(JOINT, elementwise),
     "imag":                     Rule(JOINT, elementwise),
     "conj":                     Rule(JOINT, elementwise),
@@ -144,6 +145,7 @@ RULES: dict[str, Rule] = {
     "custom_vmap_call":         Rule(INSIDE, calls.call),
     "custom_jvp_call":          Rule(INSIDE, calls.custom_jvp),
     "custom_vjp_call":          Rule(INSIDE, calls.custom_vjp),
+    "call_hi_primitive":        Rule(NEVER, calls.hi_primitive),
     "custom_linear_solve":      Rule(INSIDE, calls.linear_solve),
 }  # fmt: skip
 
