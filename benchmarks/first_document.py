@@ -132,7 +132,7 @@ def _in_torch(params: Any, batch: np.ndarray) -> list[Any]:
 
 
 def _torch_step(torch, derivative, params, x):
-    layers = torch.nn.ModuleList([torch.nn.Linear(*W.shape) for W, _ in params])
+    layers = torch.nn.ModuleList([torch.nn.Linear(*W.shape, dtype=x.dtype) for W, _ in params])
     with torch.no_grad():
         for layer, (W, b) in zip(layers, params, strict=True):
             layer.weight.copy_(torch.tensor(W).T)
@@ -151,6 +151,6 @@ def _torch_step(torch, derivative, params, x):
 
     def step():
         loss = optimizer.step(closure)
-        return {"loss": loss.detach(), "gradients": [parameter.grad for parameter in layers.parameters()]}
+        return {"loss": loss.detach(), "gradients": [p.grad.detach() for p in layers.parameters()]}
 
     return step

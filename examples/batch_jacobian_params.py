@@ -1,7 +1,7 @@
 """The Jacobian of a batch of outputs by a model's parameters, with no loop over the batch and no sum.
 
-Three cases: one shared scalar, a linear model, and each sample's own gradient of a small network, the rows from
-which a Gauss-Newton or Fisher matrix is built.
+Three cases: one shared scalar, a linear model, and each sample's own gradient of a small network, the rows
+from which a Gauss-Newton or Fisher matrix is built.
 """
 
 import jax

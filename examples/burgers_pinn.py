@@ -14,12 +14,11 @@ WANTED = {"u": "u[b]", "u_t": "u[b]/X[b,0] -> b", "u_x": "u[b]/X[b,1] -> b", "u_
 
 
 def init(key, width=20):
-    keys = jax.random.split(key, 3)
     shapes = [(2, width), (width, width), (width, 1)]
-    return [
-        {"weight": jax.random.normal(k, shape) / jnp.sqrt(shape[0]), "bias": jnp.zeros(shape[1])}
-        for k, shape in zip(keys, shapes, strict=True)
-    ]
+    layers = zip(jax.random.split(key, 3), shapes, strict=True)
+    params = [{"weight": jax.random.normal(k, s) / jnp.sqrt(s[0]), "bias": jnp.zeros(s[1])} for k, s in layers]
+    params[0]["bias"] = 0.5 * jax.random.normal(key, (width,))
+    return params
 
 
 def u(params, X):
@@ -47,19 +46,20 @@ def exact(t, x, nodes=2001):
     return -jax.nn.softmax(exponent, axis=1) @ jnp.sin(jnp.pi * y)
 
 
-def main(steps=800):
+def main(steps=500):
     params = init(jax.random.key(0))
     low, high = jnp.array([0.0, -1.0]), jnp.array([1.0, 1.0])
     X = jax.random.uniform(jax.random.key(1), (512, 2), minval=low, maxval=high)
     print(derivatives.plan(params, X))
-    optimizer = optax.adam(optax.cosine_decay_schedule(2e-2, steps))
+    rate = optax.cosine_decay_schedule(2e-2, steps)
+    optimizer = optax.contrib.muon(rate, adam_learning_rate=rate)
 
     @jax.jit
     def train(params):
         def step(carry, _):
             params, state = carry
             value, gradient = jax.value_and_grad(loss)(params, X)
-            updates, state = optimizer.update(gradient, state)
+            updates, state = optimizer.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state), value
 
         (params, _), losses = jax.lax.scan(step, (params, optimizer.init(params)), length=steps)

@@ -1,7 +1,7 @@
 """Two functions in a row: z = helper_1(params1), y = helper_2(z, params2), few parameters and many outputs.
 
-dy/dparams1 goes through dz/dparams1. Named together they share it: helper_1's chain is in the program once, and
-the zero block dz/dparams2, which nobody asked for, is not there at all.
+dy/dparams1 goes through dz/dparams1. Named together they share it: helper_1's chain is in the program once,
+and the zero block dz/dparams2, which nobody asked for, is not there at all.
 """
 
 import jax

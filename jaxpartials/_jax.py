@@ -19,7 +19,8 @@ _source.register_exclusion(os.path.dirname(__file__) + os.sep)
 
 Literal = _core.Literal
 Primitive = _core.Primitive
-Tracer = jax.core.Tracer
+ShapedArray = jax.core.ShapedArray  # pyright: ignore[reportAttributeAccessIssue]
+Tracer = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Jaxpr(NamedTuple):

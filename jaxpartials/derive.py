@@ -206,7 +206,8 @@ class Deriver:
         """Differentiate the nodes `new`, given the tangents of what they read; None stands for zero."""
         inside = {node.number for node in new}
         read = list(dict.fromkeys(v for node in new for v in node.operands if v.node.number not in inside))
-        along = [v for v in read if tangents.get(v) is not None]
+        moved = {v: tangent for v in read if (tangent := tangents.get(v)) is not None}
+        along = list(moved)
         fixed = [v for v in read if tangents.get(v) is None and v.node.name != LITERAL]
         made = [v for node in new for v in node.outputs]
         real = [v for v in made if jnp.issubdtype(v.dtype, jnp.inexact)]
@@ -221,7 +222,7 @@ class Deriver:
             n = len(along)
             return push(arrays[:n], arrays[n : 2 * n], *arrays[2 * n :])
 
-        found = extend(self.graph, flat, [*along, *(tangents[v] for v in along), *fixed])
+        found = extend(self.graph, flat, [*along, *moved.values(), *fixed])
         tangents.update(dict.fromkeys(made))
         for value, again, tangent in zip(real, *found, strict=True):
             tangents[value] = None if is_zero(tangent) else tangent
@@ -384,7 +385,7 @@ def _after_lanes(seed: Seed) -> int:
 def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:
     """The seed, with the directions flattened into one leading axis where there are any.
 
-        seed[d, k_1, ..., k_r] = prod_axes [k_a = component_a] or [k_a = direction label of a] or 1
+    seed[d, k_1, ..., k_r] = prod_axes [k_a = component_a] or [k_a = direction label of a] or 1
     """
     names = list(sizes)
     rank = len(names) + len(seed.axes)
@@ -407,10 +408,7 @@ def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:
             other = names.index(label)
             hit = here == jax.lax.broadcasted_iota(jnp.int32, _only(shape, other, rank), other)
         mask = hit if mask is None else mask & hit
-    if mask is None:
-        full = jnp.ones(shape, like.dtype)
-    else:
-        full = jnp.broadcast_to(mask.astype(like.dtype), shape)
+    full = jnp.ones(shape, like.dtype) if mask is None else jnp.broadcast_to(mask.astype(like.dtype), shape)
     full = _jax.as_varying(full, like.aval)
     return full.reshape(math.prod(sizes.values()), *like.shape) if names else full
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, least_passes
 from jaxpartials.errors import DerivativeError
-from jaxpartials.graph.cost import Cost, cost_of
+from jaxpartials.graph.cost import Cost, cost, cost_of
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
 from jaxpartials.notation import Block, Partial
 from jaxpartials.structure.axes import independent
@@ -127,7 +127,7 @@ def plan(
     wanted = [_Wanted(partial, blocks) for partial, blocks in requests]
     for want in wanted:
         _build(deriver, want)
-    ranked = _rank(graph, [want.choices for want in wanted])
+    ranked = _rank([want.choices for want in wanted])
     measured: tuple[tuple[str, float], ...] = ()
     if measure is not None and len(ranked) > 1:
         finished = [_finish(deriver, wanted, picked) for picked in ranked[:4]]
@@ -227,11 +227,7 @@ def _total(want: _Wanted, candidate: Candidate, counts: Sequence[int]) -> int:
     last = max((i for i, stage in enumerate(candidate) if stage.mode == REVERSE), default=-1)
     for block, count in zip(want.blocks, counts, strict=True):
         # All leaves of the last reverse pass come out of it together; every other stage is one leaf's own.
-        own = tuple(
-            block.wrt[stage.slot]
-            for i, stage in enumerate(candidate)
-            if stage.mode == FORWARD or i != last
-        )
+        own = tuple(block.wrt[stage.slot] for i, stage in enumerate(candidate) if stage.mode == FORWARD or i != last)
         dearest[block.output, own] = max(dearest.get((block.output, own), 0), count)
     return sum(dearest.values())
 
@@ -389,12 +385,20 @@ def _all_nodes(values: Sequence[Value]) -> Iterator[Node]:
 # ---- the set
 
 
-def _rank(graph: Graph, choices: Sequence[list[Choice]]) -> list[list[Choice]]:
+def _rank(choices: Sequence[list[Choice]]) -> list[list[Choice]]:
     """Combinations of one choice each, cheapest first (all of them, or the best found partial by partial)."""
+
+    seconds: dict[int, float] = {}
+    needs: dict[int, frozenset[int]] = {}
+    for choice in itertools.chain(*choices):
+        nodes = [node for node in reach(choice.values) if node.name not in LEAVES]
+        seconds |= {node.number: cost(node).time for node in nodes if node.number not in seconds}
+        needs[id(choice)] = frozenset(node.number for node in nodes)
 
     def total(picked: Sequence[Choice]) -> float:
         reverse = any(stage.mode == REVERSE for choice in picked for stage in choice.candidate)
-        return cost_of([v for choice in picked for v in choice.values]).time * (KEEPING if reverse else 1)
+        shared = frozenset().union(*(needs[id(choice)] for choice in picked))
+        return sum(map(seconds.__getitem__, shared)) * (KEEPING if reverse else 1)
 
     if math.prod(map(len, choices)) <= EXHAUSTIVE:
         combinations = [list(picked) for picked in itertools.product(*choices)]
@@ -414,8 +418,8 @@ def _rank(graph: Graph, choices: Sequence[list[Choice]]) -> list[list[Choice]]:
         for i, options in enumerate(choices):
             for option in options:
                 trial = [*picked[:i], option, *picked[i + 1 :]]
-                if option is not picked[i] and (cost := total(trial)) < best * 0.999:
-                    picked, best, improved = trial, cost, True
+                if option is not picked[i] and (seconds_now := total(trial)) < best * 0.999:
+                    picked, best, improved = trial, seconds_now, True
     return [picked]
 
 
@@ -438,8 +442,8 @@ def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
     for i, value in enumerate(values):
         for again in _equals(deriver, value):
             trial = [*values[:i], again, *values[i + 1 :]]
-            if (cost := cost_of(trial).time) < best:
-                values, best = trial, cost
+            if (seconds := cost_of(trial).time) < best:
+                values, best = trial, seconds
     return values
 
 

@@ -16,9 +16,9 @@ WIDTH = 110
 def render(plan: "Plan") -> str:
     """The table, the notes and the total, as text."""
     table = Table(box=None, pad_edge=False, header_style="")
-    for title, side in [("partial", "left"), ("mode", "left"), ("passes", "right"), ("lanes", "left"),
-                        ("shared", "left"), ("operations", "right"), ("bytes", "right")]:  # fmt: skip
-        table.add_column(title, justify=side, overflow="fold")
+    for title in ("partial", "mode", "passes", "lanes", "shared", "operations", "bytes"):
+        numbers = title in ("passes", "operations", "bytes")
+        table.add_column(title, justify="right" if numbers else "left", overflow="fold")
     notes = []
     for row in plan.partials:
         most = max(row.shares.items(), key=lambda item: item[1], default=None)

@@ -1,12 +1,13 @@
 """`partials`: the whole pipeline on one screen.
 
-    wanted - notation -> specs;  fn, args - trace -> Graph - structure, planner, derive, rewrite -> Graph - emit -> function
+wanted - notation -> specs
+fn, args - trace -> Graph - structure, planner, derive, rewrite -> Graph - emit -> function
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -41,14 +42,15 @@ def partials(
     that `->` does not keep are summed. `"z/a"` alone is the dense Jacobian block, axes of z first, as
     `jax.jacfwd` gives it; `"u"` is the value.
 
-    >>> heat = partials(lambda t, x: t * x**2, {"u_t": "u/t", "u_xx": "u/x^2"})
-    >>> {name: float(d) for name, d in heat(2.0, 3.0).items()}
-    {'u_t': 9.0, 'u_xx': 4.0}
+    Examples:
+        >>> heat = partials(lambda t, x: t * x**2, {"u_t": "u/t", "u_xx": "u/x^2"})
+        >>> {name: float(d) for name, d in heat(2.0, 3.0).items()}
+        {'u_t': 9.0, 'u_xx': 4.0}
 
-    >>> import jax.numpy as jnp
-    >>> laplacian = partials(lambda x: jnp.sum(x**3), "u/x[i]^2")
-    >>> float(laplacian(jnp.array([1.0, 2.0])))
-    18.0
+        >>> import jax.numpy as jnp
+        >>> laplacian = partials(lambda x: jnp.sum(x**3), "u/x[i]^2")
+        >>> float(laplacian(jnp.array([1.0, 2.0])))
+        18.0
 
     Args:
         fn: a pure JAX function of arrays, or pytrees of arrays, of any shapes. Arguments that are no arrays
@@ -88,18 +90,19 @@ class Partials:
         self._programs: dict[Any, _Program] = {}
         functools.update_wrapper(self, fn, updated=())
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = _Call(self._name, self._signature, args, kwargs)
         program = self._program(call)
         return program.run(program.captured, call.arrays)
 
-    def plan(self, *args, **kwargs) -> Plan:
+    def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """How the partials are computed for arguments like these, and why.
 
-        >>> g = partials(lambda x, y: (x * y).sum(), "f/x")
-        >>> spec = jax.ShapeDtypeStruct((3,), "float32")
-        >>> [(p.spec, p.mode, p.passes) for p in g.plan(spec, spec).partials]
-        [('f/x', 'reverse x', 1)]
+        Examples:
+            >>> g = partials(lambda x, y: (x * y).sum(), "f/x")
+            >>> spec = jax.ShapeDtypeStruct((3,), "float32")
+            >>> [(p.spec, p.mode, p.passes) for p in g.plan(spec, spec).partials]
+            [('f/x', 'reverse x', 1)]
 
         Args:
             *args: arrays or `jax.ShapeDtypeStruct`s, as the function takes them.
@@ -138,9 +141,7 @@ class Partials:
             )  # fmt: skip
         except DerivativeError as error:
             raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error.__cause__
-        structures = [
-            jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks
-        ]
+        structures = [jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
         return _Program(made, structures, self._structure, self._name)
 
 
@@ -159,9 +160,7 @@ class _Program:
                 *zip(graph.inputs, arrays, strict=True),
             ]
             flat = iter(evaluate(graph.outputs, known, graph.effects))
-            trees = [
-                jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)]) for tree in structures
-            ]
+            trees = [jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)]) for tree in structures]
             return jax.tree.unflatten(outer, trees)
 
         run.__name__ = run.__qualname__ = f"partials_{name}"
@@ -207,8 +206,8 @@ class _Call:
 
     def rebuild(self, arrays: Sequence[Any]) -> tuple[tuple, dict]:
         """The positional and keyword arguments, with `arrays` in place of the arrays."""
-        arrays = iter(arrays)
-        leaves = iter([next(arrays) if leaf.dynamic else leaf.value for leaf in self._leaves])
+        given = iter(arrays)
+        leaves = iter([next(given) if leaf.dynamic else leaf.value for leaf in self._leaves])
         bound = inspect.BoundArguments(self.bound.signature, type(self.bound.arguments)())
         for name, structure in zip(self.arguments, self._structures, strict=True):
             bound.arguments[name] = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
@@ -216,8 +215,6 @@ class _Call:
 
     def place(self, block: Block) -> Block:
         """The block with input positions counted among the arrays alone."""
-        from dataclasses import replace
-
         return replace(block, wrt=tuple(self._position[i] for i in block.wrt))
 
     def describe(self) -> str:

@@ -1,11 +1,11 @@
 """Seeded random JAX programs, drawn from tables of lines.
 
-A program is a Python function whose source is put together line by line: every row of a table is one line of source
-with holes for variables, axes, indices and generated functions. A program that fails is therefore a few lines to
+A program is a Python function whose source is put together line by line: every row of a table is one line of
+source with holes for variables, axes, indices and generated functions. So a program that fails is a few lines to
 read, `program.source`, and its plan speaks of them by number.
 
-`ROWS` may do anything to any array. Programs on a batch are made of `LANE_ROWS`, which keep element b of axis 0 apart
-from the others, and of `MIXING_ROWS`, which do not. All sizes are 2 to 5 and differ where they can.
+`ROWS` may do anything to any array. Programs on a batch are made of `LANE_ROWS`, which keep element b of axis 0
+apart from all others, and of `MIXING_ROWS`, which do not. Sizes are 2 to 5 and differ where they can.
 """
 
 import functools
@@ -157,10 +157,11 @@ product.defjvp(_product_rule, symbolic_zeros=True)
 class Row:
     """One line of source.
 
-    Holes: {x} a variable that `when` admits; {y} another of the same shape; {z} any; {s} any, as a scalar; {f}, {g}
-    functions generated for this line, of the arguments that `calls` lists: x, y, z for the whole, x0 for a slice of
-    axis 0. {axis} and {other} are two different axes of x, {n} the length of the first, {shape} of x, {zshape} of z;
-    {c} a constant, {i} {j} positions along axis 0, {index} and {perm} lists of them, {new} another shape of the size.
+    Holes: {x} a variable that `when` admits; {y} another of the same shape; {z} any; {s} any, as a scalar;
+    {f} and {g} functions generated for this line, of the arguments that `calls` lists: x, y, z as a whole,
+    x0 and y0 for a slice along axis 0. {axis} and {other} are two axes of x, {n} the length of the first,
+    {shape} and {zshape} those of x and z, {new} another of the same size; {c} is a number, {i} a position
+    along axis 0, {index} and {perm} lists of them.
     """
 
     text: str
@@ -354,14 +355,17 @@ ANY = [
     Row("jax.vmap({f}, (0, None))({x}, {z})", ranked, calls=("x0", "z")),
     Row("jax.vmap({f}, (0, 0), -1)({x}, {y})", ranked, calls=("x0", "y0")),
     Row("lax.map(lambda a: {f}(a, {z}), {x})", ranked, calls=("x0", "z")),
-    Row("lax.scan(lambda c, a: (jnp.tanh(fit({f}(c, a), {zshape})), {g}(c, a)), {z}, {x})[1]", ranked, ("z", "x0")),
+    Row("lax.scan(lambda c, a: (jnp.tanh(fit({f}(c, a), {zshape})), {g}(c, a)), {z}, {x})[1]",
+        ranked, ("z", "x0")),
     Row("lax.scan(lambda c, a: (jnp.sin(fit({f}(c, a), {zshape})) + c, None), {z}, {x}, reverse=True)[0]",
-        ranked, ("z", "x0")),  # fmt: skip
+        ranked, ("z", "x0")),
     Row("lax.scan(lambda c, _: ((c[1], jnp.sin(c[0] * c[1]) + {y}), c[0]), ({x}, {y}), length=3)[0][0]"),
-    Row("lax.scan(lambda c, a: (c * {s} + a[0] * a[1], c), jnp.zeros({shape}[1:]), ({x}, {y}), unroll=2)[1]", ranked),
-    Row("lax.fori_loop(0, 3, lambda i, c: jnp.tanh(fit({f}(c, {z}), {shape}) * (1 + i)), {x})", calls=("x", "z")),
-    Row("lax.cond({s} > 0, lambda a, b: fit({f}(a, b), {shape}), lambda a, b: fit({g}(a, b), {shape}), {x}, {z})",
-        calls=("x", "z")),  # fmt: skip
+    Row("lax.scan(lambda c, a: (c * {s} + a[0] * a[1], c), jnp.zeros({shape}[1:]), ({x}, {y}), unroll=2)[1]",
+        ranked),
+    Row("lax.fori_loop(0, 3, lambda i, c: jnp.tanh(fit({f}(c, {z}), {shape}) * (1 + i)), {x})",
+        calls=("x", "z")),
+    Row("lax.cond({s} > 0, lambda a: fit({f}(a, {z}), {shape}), lambda a: fit({g}(a, {z}), {shape}), {x})",
+        calls=("x", "z")),
     Row("lax.switch(jnp.int32(3 * jnp.abs({s})), [jnp.sin, lambda a: a * {x}, jnp.exp], {y})"),
     Row("lax.fori_loop(0, jnp.int32(2 + {s} ** 2), lambda i, c: jnp.sin(c) + i * {x}, {y})"),
     Row("newton(1.0 + {x} ** 2)"),
@@ -426,7 +430,7 @@ LANE_ROWS = ELEMENTWISE + PAIRS + [
     Row("lax.scan(lambda c, a: (jnp.sin(c) * a + {s}, None), {y}[:, 0], {x}.T)[0]", rank(2)),
     Row("lax.fori_loop(0, 3, lambda i, c: jnp.sin(c) + i * {y}, {x})", ranked),
     Row("jax.vmap(newton)(1.0 + {x} ** 2)", ranked),
-    Row("jax.vmap(lambda a, b: lax.cond(jnp.sum(a) > 0, jnp.sin, lambda a: a * b, a), (0, None))({x}, {s})", ranked),
+    Row("jax.vmap(lambda a: lax.cond(jnp.sum(a) > 0, jnp.sin, lambda a: a * {s}, a))({x})", ranked),
     Row("lax.cond({s} > 0, jnp.sin, lambda a: a ** 2, {x})", ranked),
     Row("jnp.linalg.solve(jax.vmap(spd)({x}), {x}[..., None])[..., 0]", rank(2), most=2),
     Row("jnp.linalg.det(jax.vmap(spd)({x}))", rank(2, 3), most=2),
@@ -451,7 +455,7 @@ MIXING_ROWS = [
     Row("{x} @ ({x}.T @ {x}) / 4", rank(2), mixes=True),
     Row("{x}.reshape(-1)[::-1].reshape({shape})", ranked, mixes=True),
     Row("lax.scan(lambda c, a: (jnp.tanh(c + a), c * a), jnp.ones({shape}[1:]), {x})[1]", ranked, mixes=True),
-    Row("jnp.stack([jnp.convolve(a, jnp.array([1.0, 2.0, -1.0]), 'same') for a in {x}.T], -1)", rank(2), mixes=True),
+    Row("jnp.stack([jnp.convolve(a, np.array([1, 2, -1]), 'same') for a in {x}.T], -1)", rank(2), mixes=True),
     Row("{x} * (jnp.linalg.norm({x}) + 1)", ranked, mixes=True),
     Row("jnp.real(jnp.fft.fft({x} * {x}, axis=0))", ranked, mixes=True),
     Row("jnp.where({x}[::-1] > 0, {x}, {x}[::-1] * 2)", ranked, mixes=True),
@@ -476,8 +480,9 @@ class Variable:
 class Program:
     """A function, what to call it with, and what it is made of.
 
-    `inputs` are the leaves as specs name them, with shapes; `lanes` those (and the outputs) whose axis 0 is the batch;
-    `outputs` the same for what it returns. `mixing` holds the numbers of the source lines that mix the batch.
+    `inputs` and `outputs` are the leaves as specs name them, with shapes, and `names` what `outputs=` is
+    told. `lanes` are those whose axis 0 is the batch, `mixing` the numbers of the source lines that mix it.
+    `most` is the highest order worth asking for.
     """
 
     seed: int
@@ -566,7 +571,6 @@ class Draw:
             "zshape": z.shape,
             "c": round(float(rng.uniform(0.2, 1.2)), 2),
             "i": int(rng.integers(n)),
-            "j": int(rng.integers(n)),
             "index": [int(i) for i in rng.integers(n, size=3)],
             "perm": [int(i) for i in rng.permutation(n)],
             "new": self.choice([*factors, (math.prod(shape),)]),
@@ -592,7 +596,7 @@ class Draw:
         return name, block
 
     def _shape(self, lines, name):
-        """The shape of a new variable, traced with the lines before it abstract; None where JAX refuses the shapes."""
+        """The shape of a new variable, from the shapes of those before; None where they do not fit."""
         known = self.variables
         source = "\n".join([f"def block({', '.join(v.name for v in known)}):", *(f"    {a}" for a in lines),
                             f"    return {name}"])  # fmt: skip
@@ -608,13 +612,13 @@ class Draw:
 
 
 def _inputs(rng, lanes):
-    """Variables read from the arguments: the signature, the lines that read them, and the arguments' values."""
+    """Random arguments by name, and the names of those that have the batch as axis 0."""
     sizes = [int(n) for n in rng.permutation([n for n in (2, 3, 4, 5) if n != lanes])]
     values: dict[str, Any] = {}
 
     def array(*shape):
         value = rng.normal(size=shape) * 0.8
-        return [value, jnp.asarray(value)][rng.integers(2)] if shape else [float(value), value][rng.integers(2)]
+        return value if rng.random() < 0.5 else jnp.asarray(value) if shape else float(value)
 
     m, n, k = sizes[:3]
     if lanes is None:
@@ -632,7 +636,9 @@ def _inputs(rng, lanes):
     return values, set(laned)
 
 
-def draw(seed: int, force: Row | None = None, *, lanes: int | None = None, mixed: bool = False, length: int = 4):
+def draw(
+    seed: int, force: Row | None = None, *, lanes: int | None = None, mixed: bool = False, length: int = 4
+) -> Program:
     """A random program, the same for the same arguments on every machine.
 
     Args:
@@ -641,14 +647,12 @@ def draw(seed: int, force: Row | None = None, *, lanes: int | None = None, mixed
         mixed: whether a program on a batch mixes it, once.
         length: how many lines it has, roughly.
     """
-    for attempt in itertools.count():
-        rng = np.random.default_rng([seed, attempt])
-        program = _attempt(seed, rng, force, lanes, mixed, length)
-        if program is not None:
-            return program
+    attempts = (_attempt(seed, n, force, lanes, mixed, length) for n in itertools.count())
+    return next(program for program in attempts if program is not None)
 
 
-def _attempt(seed, rng, force, lanes, mixed, length):
+def _attempt(seed, attempt, force, lanes, mixed, length):
+    rng = np.random.default_rng([seed, attempt])
     values, laned = _inputs(rng, lanes)
     inputs, reads, known = {}, [], []
     for name, value in values.items():

@@ -12,9 +12,7 @@ from jaxpartials.graph.trace import trace
 from jaxpartials.rewrite.algebra import RULES, lossless, sink_transposes
 
 TINY = np.finfo(np.float32).tiny
-X = np.array(
-    [[0.0, -0.0, 1.0, -1.5], [np.inf, -np.inf, np.nan, 3e38], [-2 * TINY, -TINY, 0.1, 7.25]], np.float32
-)
+X = np.array([[0.0, -0.0, 1.0, -1.5], [np.inf, -np.inf, np.nan, 3e38], [-2 * TINY, -TINY, 0.1, 7.25]], np.float32)
 Y = np.roll(X, 5)
 Z = (X[:2] + 1j * Y[:2]).astype(np.complex64)
 T = np.linspace(-2, 2, 24, dtype=np.float32).reshape(4, 2, 3)
@@ -279,8 +277,7 @@ def test_no_rule_is_silent():
         (name, place)
         for name, rules in RULES.items()
         for place, rule in enumerate(rules)
-        if name not in alike
-        and (name in ("tanh", "mul") or getattr(rule, "func", None) is not sink_transposes)
+        if name not in alike and (name in ("tanh", "mul") or getattr(rule, "func", None) is not sink_transposes)
     }
 
     def spy(name, place, rule):

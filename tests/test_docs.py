@@ -8,6 +8,7 @@ messages which name a line name one the reader can see. Other libraries' code is
 
 import contextlib
 import io
+import itertools
 import linecache
 import re
 import sys
@@ -39,7 +40,7 @@ def blocks(text: str) -> list[Block]:
     """The blocks of a page that run, in order."""
     found = []
     fences = list(FENCE.finditer(text))
-    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+    for fence, after in itertools.zip_longest(fences, fences[1:]):
         indent, info, code = fence.groups()
         if info.split()[:1] != ["python"]:
             continue

@@ -12,7 +12,7 @@ from jax.experimental import io_callback
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxpartials.graph.emit import emit, evaluate
-from jaxpartials.graph.graph import Graph, dependents, freeze, reach
+from jaxpartials.graph.graph import dependents, freeze, reach
 from jaxpartials.graph.trace import extend, trace
 from jaxpartials.rewrite.algebra import RULES
 
@@ -49,6 +49,10 @@ def assert_same(found, expected, rtol=1e-6):
         np.testing.assert_allclose(value, wanted, rtol=rtol, atol=1e-6)
 
 
+def iterated(function, times):
+    return lambda x: lax.scan(lambda carry, _: (function(carry), None), x, None, length=times)[0]
+
+
 # ---- what is one node
 
 
@@ -79,8 +83,8 @@ def test_other_operands_may_not(operation):
         lambda x: (lax.integer_pow(x, 2), lax.integer_pow(x, 3)),
         lambda x: (jax.nn.relu(x), jax.nn.relu6(x)),
         lambda x: (lax.sort(x, dimension=0), lax.sort(x, dimension=1)),
-        lambda x: (lax.scan(lambda c, _: (c * 2, None), x, length=3), lax.scan(lambda c, _: (c * 2, None), x, length=4)),
-        lambda x: (lax.scan(lambda c, _: (c * 2, None), x, length=3), lax.scan(lambda c, _: (c * 3, None), x, length=3)),
+        lambda x: (iterated(lambda c: c * 2, 3)(x), iterated(lambda c: c * 2, 4)(x)),
+        lambda x: (iterated(lambda c: c * 2, 3)(x), iterated(lambda c: c * 3, 3)(x)),
         lambda x: (jnp.dot(x, x.T), jnp.dot(x, x.T, precision="highest")),
     ],
 )
@@ -108,7 +112,7 @@ def test_one_array_closed_over_is_one_constant():
 
 def test_equal_loops_are_one_node():
     def loop(x):
-        return lax.scan(lambda c, _: (jnp.sin(c) * 2, None), x, None, length=5)[0]
+        return iterated(lambda c: jnp.sin(c) * 2, 5)(x)
 
     graph, _ = trace(lambda x: (loop(x), loop(x) + 1), X)
     assert names(graph) == ["scan", "add"]
@@ -207,10 +211,10 @@ def test_remat_is_kept_with_its_policy():
     assert node.opaque
     assert node.params["policy"] is policy
     assert names(node.bodies[0]) == ["sin", "sin"]
-    gradient = emitted(jax.grad(emitted(function, X)), X)
-    assert_same(gradient(X), jax.grad(function)(X))
-    sines = [node.name for node in everywhere(trace(jax.grad(emitted(function, X)), X)[0])].count("sin")
-    assert sines == [node.name for node in everywhere(trace(jax.grad(function), X)[0])].count("sin") > 1
+    derivative, expected = jax.value_and_grad(emitted(function, X)), jax.value_and_grad(function)
+    assert_same(emitted(derivative, X)(X), expected(X))
+    sines = [[n.name for n in everywhere(trace(f, X)[0])].count("sin") for f in (derivative, expected)]
+    assert sines == [3, 3]  # two forwards, and one of them again backwards
 
 
 # ---- effects
@@ -277,7 +281,7 @@ def test_effects_are_emitted_only_when_asked_for():
 
 def test_bodies_of_loops_and_branches_are_graphs():
     def function(x):
-        a = lax.scan(lambda c, v: (c + jnp.sin(v), c * c), 0.0, x)
+        a = lax.scan(lambda c, v: (c + jnp.sin(v), c * c), x[0], x)
         b = lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (0, x))
         c = lax.switch(jnp.int32(x[0] * 2), [jnp.sin, jnp.cos, jnp.tan], x)
         return a, b, c
@@ -292,7 +296,7 @@ def test_bodies_of_loops_and_branches_are_graphs():
 
 
 def test_rules_reach_into_bodies():
-    function = lambda x: lax.scan(lambda c, _: (c * 1.0 + 0.0 + jnp.sin(c), None), x, None, length=3)[0]
+    function = iterated(lambda c: c * 1.0 + 0.0 + jnp.sin(c), 3)
     plain, simple = (trace(function, V, rules=rules)[0].nodes[0].bodies[0] for rules in ({}, RULES))
     assert names(plain) == ["mul", "add", "sin", "add"]
     assert names(simple) == ["sin", "add"]
@@ -349,7 +353,7 @@ PROGRAMS = {
     "gradient": (jax.grad(loss, (0, 1)), X, W),
     "hessian": (jax.hessian(lambda x: loss(x, W)), X),
     "vmap": (jax.vmap(lambda v: jnp.outer(v, v).sum(0)), X),
-    "indexing": (lambda x: (x[1:, ::2], x[[2, 0]], x.at[1].set(5.0), x.at[[0, 0]].add(x[1])), X),
+    "indexing": (lambda x: (x[1:, ::2], x[INT[1:3]], x.at[1].set(5.0), x.at[INT % 2].add(x[1])), X),
     "sorting": (lambda x: (jnp.sort(x, 0), jnp.argsort(-x, 1), jnp.median(x)), X),
     "cumulative": (lambda x: (jnp.cumsum(x, 1), jnp.cumprod(x, 0), lax.cumlogsumexp(x)), X),
     "linear algebra": (lambda a: (jnp.linalg.inv(a), jnp.linalg.det(a), jnp.linalg.eigh(a)[0]), SQUARE),
@@ -374,7 +378,7 @@ PROGRAMS = {
     "vmapped while": (jax.vmap(collatz), INT + 1),
     "doubly vmapped while": (jax.vmap(jax.vmap(collatz)), (INT + 1).reshape(2, 3)),
     "vmapped while, closed over": (
-        jax.vmap(lambda n, x: lax.while_loop(lambda c: c.sum() < n, lambda c: c + x, x * 0.0), (0, None)), INT, V),
+        jax.vmap(lambda n, x: lax.while_loop(lambda c: c.sum() < n, lambda c: c + x, 0 * x), (0, None)), INT, V),
     "jvp of a while": (
         lambda x: jax.jvp(lambda x: lax.while_loop(lambda c: c[0] < 9, lambda c: c * 1.5, x), (x,), (x,)), V),
     "cond": (lambda x: lax.cond(x[0] > 0, lambda x: x * 2, jnp.sin, x), V),
@@ -393,14 +397,14 @@ PROGRAMS = {
     "custom_vjp": (lambda x: jax.grad(lambda x: scaled(jnp.sin(scaled(x, 3.0)), 2.0).sum())(x), X),
     "remat": (jax.grad(lambda x: jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)))(x).sum()), X),
     "callback": (
-        lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="expand_dims"), X),
+        lambda x: jax.pure_callback(np.sin, jax.typeof(x), x, vmap_method="expand_dims"), X),
     "named scope": (lambda x: jax.named_scope("here")(jnp.sin)(x), X),
     "stop_gradient": (jax.grad(lambda x: (x * lax.stop_gradient(jnp.sin(x))).sum()), X),
     "optimization barrier": (lambda x: lax.optimization_barrier((x, x * 2)), X),
     "platform dependent": (lambda x: lax.platform_dependent(x, cpu=jnp.sin, default=jnp.cos), X),
     "shard_map": (sharded, X),
     "pallas": (doubled, X),
-    "a small matrix product in double precision": (lambda x, w: jnp.matmul(x, w, precision="highest"), X, W),
+    "matrix product of the highest precision": (lambda x, w: jnp.matmul(x, w, precision="highest"), X, W),
 }  # fmt: skip
 
 
@@ -434,13 +438,14 @@ def test_emitting_twice_is_emitting_once(name):
 def test_transformations_of_the_emitted_function(name, rules):
     function, *args = PROGRAMS[name]
     args = jax.tree.map(jnp.asarray, args)
+    again = emitted(function, *args, rules=rules)
     floating = [i for i, a in enumerate(args) if a.dtype == jnp.float32]
 
-    def total(f):
-        return lambda *args: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(f(*args)))
+    def gradients(f):
+        total = lambda *args: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(f(*args)))
+        return jax.grad(total, floating)(*args)
 
-    again = emitted(function, *args, rules=rules)
-    assert_same(jax.grad(total(again), floating)(*args), jax.grad(total(function), floating)(*args), rtol=1e-5)
+    assert_same(gradients(again), gradients(function), rtol=1e-5)
     directions = [a * 0.5 if i in floating else np.zeros(a.shape, jax.dtypes.float0) for i, a in enumerate(args)]
     assert_same(jax.jvp(again, args, directions), jax.jvp(function, args, directions), rtol=1e-5)
     many = [jnp.stack([a, a + 1]) for a in args]
@@ -455,9 +460,9 @@ def test_round_trip_in_double_precision():
 
 
 def test_scan_keeps_its_unrolling():
-    function = lambda x: lax.scan(lambda c, v: (c + v, c), 0.0, x, unroll=3, _split_transpose=True)
-    node = next(node for node in trace(emitted(function, V), V)[0].nodes if node.name == "scan")
-    assert (node.params["unroll"], node.params["_split_transpose"]) == (3, True)
+    function = lambda x: lax.scan(lambda c, v: (c + v, c), 0.0, x, unroll=3, reverse=True)
+    (node,) = [node for node in trace(emitted(function, V), V)[0].nodes if node.name == "scan"]
+    assert (node.params["unroll"], node.params["reverse"], node.params["length"]) == (3, True, 7)
 
 
 # ---- growing a graph, and reading it
@@ -495,10 +500,6 @@ def test_numbers_are_a_topological_order():
     graph, _ = trace(jax.grad(loss), X, W)
     for node in graph.nodes:
         assert all(v.node.number < node.number for v in node.operands)
-
-
-def here():
-    return inspect.currentframe().f_back.f_lineno
 
 
 def test_every_equation_knows_its_line():
@@ -544,12 +545,10 @@ def test_fingerprints_of_equal_programs_are_equal():
         dead = jnp.cos(x)
         del dead
         product = x @ w
-        return 1 + jax.jit(jnp.sin)(product)
+        return jax.jit(jnp.sin)(product) + 1
 
-    assert fingerprint(one, X, W) == fingerprint(lambda x, w: jnp.sin(x @ w) + 1, X, W)
-    assert hash(fingerprint(one, X, W)) == hash(fingerprint(one, X, W))
-    first, second = fingerprint(one, X, W), fingerprint(two, X, W)
-    assert first == second or jax.make_jaxpr(two)(X, W).eqns[-1].invars[0].aval.shape == ()
+    assert fingerprint(one, X, W) == fingerprint(two, X, W)
+    assert hash(fingerprint(one, X, W)) == hash(fingerprint(two, X, W))
 
 
 @pytest.mark.parametrize(
@@ -561,10 +560,7 @@ def test_fingerprints_of_equal_programs_are_equal():
         (lambda x: x[0] - x[1], lambda x: x[1] - x[0]),
         (lambda x: (jnp.sin(x), jnp.cos(x)), lambda x: (jnp.cos(x), jnp.sin(x))),
         (lambda x: jnp.linalg.qr(x)[0], lambda x: jnp.linalg.qr(x)[1]),
-        (
-            lambda x: lax.scan(lambda c, _: (c * 2, None), x, length=3)[0],
-            lambda x: lax.scan(lambda c, _: (c + 2, None), x, length=3)[0],
-        ),
+        (iterated(lambda c: c * 2, 3), iterated(lambda c: c + 2, 3)),
     ],
 )
 def test_fingerprints_of_other_programs_differ(one, two):
@@ -608,5 +604,4 @@ def test_a_graph_prints_its_equations():
     text = repr(graph)
     assert text.startswith("inputs  %1:float32[4,3]")
     assert "sin %1" in text
-    assert "mul 2.0 %" in text
-    assert isinstance(graph, Graph)
+    assert "= mul %2 2.0" in text

@@ -1,8 +1,9 @@
 """Random programs and random specs against dense derivative tensors, in double precision.
 
-Each case is one program of `programs.py` with several specs in one `partials` call, so that they share. The dense
-tensors are nested `jax.jacfwd` and `jax.jacrev`, in the first combination that JAX accepts; a random loss over the
-partials must have the gradient of the same loss over the dense tensors.
+Each case is one program of `programs.py` with several specs in one `partials` call, so that they share. The
+dense tensors are nested `jax.jacfwd` and `jax.jacrev`, in the first combination that JAX accepts, and specs cut
+their values out of them. A random loss over the partials must have the gradient of the same loss over what is
+cut out of the dense tensors.
 """
 
 import functools
@@ -99,10 +100,9 @@ def _spec(rng, program, order):
         _powers([name + _bracket(axes) for name, axes in zip(wrt, labels[1:], strict=True)])
     )  # fmt: skip
     shared = {a for a in labels[0] if isinstance(a, str)} & {a for axes in labels[1:] for a in axes}
-    if not any(labels):
-        return text if rng.random() < 0.5 else text + " ->"
     if shared or rng.random() < 0.4:
-        kept = [name for name in rng.permutation(sorted(sizes)) if rng.random() < (0.85 if name == "b" else 0.6)]
+        keeping = {"b": 0.85}
+        kept = [name for name in rng.permutation(sorted(sizes)) if rng.random() < keeping.get(name, 0.6)]
         text += " -> " + " ".join(kept)
     return text
 
@@ -127,7 +127,7 @@ class Wanted:
 
 
 class Oracle:
-    """The dense derivative tensors of a program, each once, in the first combination of modes that JAX accepts."""
+    """The dense derivative tensors of a program, each in the first combination of modes that JAX accepts."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -207,7 +207,8 @@ def make_case(seed: int, length: int = 3, most: int = 3) -> Case:
     program = draw(seed, table[turn % len(table)], lanes=lanes, mixed=kind == 4, length=length)
     drawn = rng.choice(4, size=rng.integers(2, most + 1), p=[0.1, 0.45, 0.35, 0.1])
     specs = tuple(draw_spec(rng, program, min(int(order), program.most)) for order in drawn)
-    return Case(seed, program, specs, int(rng.integers(1, 4)) if rng.random() < 0.2 else None, rng.random() < 0.5)
+    chunk_size = int(rng.integers(1, 4)) if rng.random() < 0.2 else None
+    return Case(seed, program, specs, chunk_size, gradient=rng.random() < 0.5)
 
 
 def check(case: Case) -> None:
@@ -240,7 +241,7 @@ def check(case: Case) -> None:
         tensors = {key: tower(leaves) for key, tower in towers.items()}
         return loss([cut(tensors[wanted.tensor], wanted.block) for wanted in flat]), tensors
 
-    outer = (differentiation(theirs, oracle.leaves, program.one_way) if case.gradient else None) or value
+    outer = differentiation(theirs, oracle.leaves, program.one_way) if case.gradient else value
     # Under jit, or as it stands: then arguments that are floats come in as floats.
     found, left = (jax.jit(outer, static_argnums=0) if case.gradient else outer)(ours, oracle.leaves)
     tensors, right = jax.jit(outer, static_argnums=0)(theirs, oracle.leaves)
@@ -274,8 +275,11 @@ def forward(fn, leaves):
 
 
 def differentiation(fn, leaves, one_way):
-    """How JAX can differentiate a loss over the dense tensors: backwards, else along one direction, else not."""
-    return next((outer for outer in (backward, forward) if not one_way or accepted(functools.partial(outer, fn), leaves)), None)
+    """How JAX differentiates a loss over the dense tensors: backwards, along one direction, or not at all."""
+    for outer in (backward, forward):
+        if not one_way or accepted(functools.partial(outer, fn), leaves):
+            return outer
+    return value
 
 
 def close(found, expected, scale, name):
@@ -284,14 +288,12 @@ def close(found, expected, scale, name):
 
 
 def check_lanes(program, block, tensor, row):
-    """Lanes that the plan takes for independent are; those that are not are reported, with the line that mixes them."""
+    """Lanes that the plan takes for independent are; of others it says so, and which line mixes them."""
     labels = [*block.output_labels, *itertools.chain(*block.wrt_labels)]
-    tensor = tensor[tuple(label if isinstance(label, int) else slice(None) for label in labels)]
-    labels = [label for label in labels if isinstance(label, str)]
-    for label in set(block.output_labels).intersection(*[itertools.chain(*block.wrt_labels)]) - {*range(99)}:
-        first, *others = (place for place, name in zip(np.indices(tensor.shape), labels, strict=True) if name == label)
-        off = np.any([place != first for place in others], axis=0)
-        if not np.any(tensor[off]):
+    places = np.indices(tensor.shape)
+    for label in {*block.output_labels} & {*itertools.chain(*block.wrt_labels)}:
+        first, *others = (place for place, name in zip(places, labels, strict=True) if name == label)
+        if isinstance(label, int) or not np.any(tensor[np.any([place != first for place in others], axis=0)]):
             continue
         assert label not in row.lanes, f"{row.spec}: {label} is no lane"
         lines = "|".join(map(str, program.mixing)) or r"\d+"

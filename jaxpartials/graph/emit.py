@@ -18,9 +18,7 @@ def emit(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
     return evaluate(graph.outputs, zip(graph.inputs, arrays, strict=True), effects=graph.effects)
 
 
-def evaluate(
-    outputs: Sequence[Value], known: Iterable[tuple[Value, Any]], effects: Sequence[Node] = ()
-) -> list[Any]:
+def evaluate(outputs: Sequence[Value], known: Iterable[tuple[Value, Any]], effects: Sequence[Node] = ()) -> list[Any]:
     """Compute `outputs` from the values already known, which may be any cut through the graph.
 
     Only what the outputs need is emitted; equations with effects only if they are asked for or needed.

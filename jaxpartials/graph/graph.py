@@ -169,7 +169,8 @@ class Graph:
         context: Any = None,
     ) -> tuple[Value, ...]:
         """The outputs of an equation: those of an equal one, of a simpler one, or of a new node."""
-        name = name or primitive.name
+        name = primitive.name if name is None else name
+        assert name is not None
         self._fingerprint = None
         self.origin = source, context
         if not effects and not bodies:

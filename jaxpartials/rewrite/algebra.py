@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from jaxpartials import _jax
 from jaxpartials.graph.graph import LITERAL, Graph, Rule, Value
 
 RULES: dict[str, list[Rule]] = {}
@@ -65,7 +66,7 @@ def says_nothing(setting: Any) -> bool:
 def ordinary(aval: Any) -> bool:
     """Whether this is an array of numbers or truth values without an explicit sharding."""
     return (
-        isinstance(aval, jax.core.ShapedArray)
+        isinstance(aval, _jax.ShapedArray)
         and isinstance(aval.dtype, np.dtype)
         and aval.dtype.names is None
         and all(axis is None for axis in aval.sharding.spec)
@@ -127,7 +128,7 @@ def transpose(graph: Graph, x: Value, permutation: Sequence[int]) -> Value:
 
 def fill(graph: Graph, value: Any, dtype: Any, shape: Sequence[int]) -> Value:
     """The array of this shape that holds one number everywhere."""
-    scalar = graph.literal(np.asarray(value, dtype), jax.core.ShapedArray((), dtype))
+    scalar = graph.literal(np.asarray(value, dtype), _jax.ShapedArray((), dtype))
     return broadcast(graph, scalar, shape) if shape else scalar
 
 

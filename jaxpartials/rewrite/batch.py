@@ -19,10 +19,12 @@ from jaxpartials.graph.trace import extend
 
 # Elementwise primitives whose parameters do not mention the shape.
 ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj convert_element_type copy cos "
-    "cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p "
-    "logistic lt max min mul ne neg nextafter not one_minus_square or pow real rem round rsqrt select_n sign sin sinh sqrt square sub "
-    "tan tanh xor".split()
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp conj
+    convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
+    imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not
+    one_minus_square or pow real rem round rsqrt select_n sign sin sinh sqrt square sub tan tanh xor
+    """.split()  # noqa: SIM905
 )
 
 
@@ -61,9 +63,7 @@ def batch(
 
     def chunked(*arrays):
         fixed = list(zip(known, arrays[len(used) :], strict=True))
-        seeds_first = tuple(
-            jnp.moveaxis(array, seed.axis, 0) for seed, array in zip(used, arrays, strict=False)
-        )
+        seeds_first = tuple(jnp.moveaxis(array, seed.axis, 0) for seed, array in zip(used, arrays, strict=False))
 
         def one(directions):
             symbols = zip((seed.symbol for seed in used), directions, strict=True)
@@ -104,6 +104,7 @@ def batched_equation(node: Node, operands: list[tuple[Any, int | None]], count: 
     axes = [axis for _, axis in operands]
     if all(axis is None for axis in axes):
         return [(array, None) for array in emit_node(node, arrays, keep_effects=False)]
+    wished = next(axis for axis in axes if axis is not None)
     if node.name in ELEMENTWISE and _aligned(node):
         return _elementwise(node, arrays, axes, count)
     if node.name == "dot_general" and sum(axis is not None for axis in axes) == 1:
@@ -111,15 +112,14 @@ def batched_equation(node: Node, operands: list[tuple[Any, int | None]], count: 
         if result is not None:
             return [result]
     if node.name.startswith("reduce_") and "axes" in node.params and len(operands) == 1:
-        return [_reduce(node, arrays[0], axes[0])]
-    wished = next(axis for axis in axes if axis is not None)
+        return [_reduce(node, arrays[0], wished)]
     places = [min(wished, len(v.shape)) for v in node.outputs]
 
     def plain(*arrays):
         return tuple(emit_node(node, list(arrays), keep_effects=False))
 
     results = jax.vmap(plain, in_axes=tuple(axes), out_axes=tuple(places), axis_size=count)(*arrays)
-    return list(zip(results, places, strict=True))
+    return [(result, place) for result, place in zip(results, places, strict=True)]
 
 
 def _aligned(node: Node) -> bool:
@@ -157,7 +157,7 @@ def _with(shape: Sequence[int], place: int, count: int) -> tuple[int, ...]:
     return (*shape[:place], count, *shape[place:])
 
 
-def _dot_general(node: Node, arrays: list, axes: list[int | None]) -> tuple[Any, int] | None:
+def _dot_general(node: Node, arrays: list, axes: list[int | None]) -> tuple[Any, int | None] | None:
     """The direction axis is one more free axis of the operand that has it."""
     (lhs_contract, rhs_contract), (lhs_batch, rhs_batch) = node.params["dimension_numbers"]
     if node.params.get("out_sharding") is not None:
@@ -183,7 +183,7 @@ def _dot_general(node: Node, arrays: list, axes: list[int | None]) -> tuple[Any,
     return result, place
 
 
-def _reduce(node: Node, array: Any, axis: int) -> tuple[Any, int]:
+def _reduce(node: Node, array: Any, axis: int) -> tuple[Any, int | None]:
     axes = node.params["axes"]
     # The direction axis stays where it is among the axes that are left.
     shifted = tuple(a + (a >= axis) for a in axes)

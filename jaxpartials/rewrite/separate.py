@@ -116,9 +116,8 @@ def _check_linear(node: Node, states: Sequence[Any]) -> None:
     which = [i for i, state in enumerate(states) if state is not None]
     if row is not None and row.linear == EACH and len(which) == 1:
         return
-    if row is not None and isinstance(row.linear, slice):
-        if set(which) <= set(range(len(states))[row.linear]):
-            return
+    if row is not None and isinstance(row.linear, slice) and set(which) <= set(range(len(states))[row.linear]):
+        return
     raise Inseparable(node)
 
 
