@@ -1,6 +1,7 @@
 """Derivatives of the tanh network written by hand: the standard that the other variants are measured by.
 
-Each stream (value, first tangents, second tangents, ...) goes through every layer once. With y = tanh(z) and s = 1 - y^2,
+Each stream (value, first tangents, second tangents, ...) goes through every layer once. With y = tanh(z) and
+s = 1 - y^2,
 
     y' = s z'     s' = -2 y y'     and so on by Leibniz' rule,
 

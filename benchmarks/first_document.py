@@ -16,7 +16,7 @@ import optax
 
 import jaxpartials as jp
 from benchmarks.harness import Absent, Case, Target, eager
-from benchmarks.models import mlp, network
+from benchmarks.models import network
 
 RATE = 1e-3
 BATCH = 3000
@@ -115,7 +115,7 @@ def _in_torch(params: Any, batch: np.ndarray) -> list[Any]:
         "torch.func.grad of .sum()": func_grad,
     }
     total = "z is a function of x in the same graph, so this is the total derivative along x: another model."
-    differs = {name: total for name in (".grad and .sum()", ".grad with ones", ".grad and .sum(), both inputs")}
+    differs = dict.fromkeys((".grad and .sum()", ".grad with ones", ".grad and .sum(), both inputs"), total)
     differs[".backward()"] = "the same, and it accumulates into the gradients of the layers below: a wrong step."
     warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
     x = torch.tensor(batch)

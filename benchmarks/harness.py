@@ -220,9 +220,7 @@ def spread(numbers: list[float]) -> float:
 
 
 def _verdict(target: Target, seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    measured = statistics.median(
-        a / b for a, b in zip(seconds[target.variant], seconds[target.of], strict=True)
-    )
+    measured = statistics.median(a / b for a, b in zip(seconds[target.variant], seconds[target.of], strict=True))
     return verdict(f"{target.variant} / {target.of}", measured, target.ratio)
 
 

@@ -1,23 +1,27 @@
 """Counts over a compiled program's text.
 
-`compiled.cost_analysis()` counts a loop's body once. Here a body counts as often as the loop runs, which XLA notes beside
-the loop whenever it knows.
+`compiled.cost_analysis()` counts a loop's body once. Here a body counts as often as the loop runs, which XLA notes
+beside the loop whenever it knows.
 """
 
 import math
 import re
 from collections import Counter
+from functools import partial
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"([a-z]+[0-9]*[\w]*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations|true_computation|false_computation)=(\{[^}]*\}|%[\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition|(?:branch|true|false)_computations?)=(\{[^}]*\}|%[\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
-ARITHMETIC = frozenset(
-    "abs add atan2 cbrt ceil clamp cosine divide erf exponential exponential-minus-one floor log log-plus-one logistic"
-    " maximum minimum multiply negate power remainder rsqrt sine sqrt subtract tan tanh".split()
-)
+# fmt: off
+ARITHMETIC = frozenset((
+    "abs", "add", "atan2", "cbrt", "ceil", "clamp", "cosine", "divide", "erf", "exponential",
+    "exponential-minus-one", "floor", "log", "log-plus-one", "logistic", "maximum", "minimum", "multiply", "negate",
+    "power", "remainder", "rsqrt", "sine", "sqrt", "subtract", "tan", "tanh",
+))
+# fmt: on
 
 
 def flops(text: str) -> float | None:
@@ -33,9 +37,14 @@ def flops(text: str) -> float | None:
 def opcodes(text: str) -> Counter:
     """How often each operation is executed, inside fusions and loops too: what to compare when a ratio is poor."""
     program = _Program(text)
-    names = {instruction.opcode for body in program.bodies.values() for instruction in body}
-    counted = {name: program.total(program.entry, lambda i, _: float(i.opcode == name)) for name in names}
-    return Counter({name: int(number) for name, number in counted.items() if number})
+    counted = Counter()
+    for name in {instruction.opcode for body in program.bodies.values() for instruction in body}:
+        counted[name] = int(program.total(program.entry, partial(_is, name)))
+    return +counted
+
+
+def _is(opcode: str, instruction: "_Instruction", _) -> float:
+    return float(instruction.opcode == opcode)
 
 
 class _Instruction:

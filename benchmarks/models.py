@@ -1,6 +1,7 @@
 """The networks, points and residuals that several cases share."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ Partials = dict[str, jax.Array]
 
 def network(*widths: int, seed: int = 0) -> Params:
     """Weights and biases of a multilayer perceptron, Glorot-scaled; the biases are not zero, so that they count."""
-    layers = list(zip(widths, widths[1:], strict=False))
+    layers = list(pairwise(widths))
     keys = jax.random.split(jax.random.key(seed), 2 * len(layers))
     return [
         (

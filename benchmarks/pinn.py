@@ -20,8 +20,7 @@ ON_THE_BATCH = {"t": "X[b,0]", "x": "X[b,1]", "x^2": "X[b,1]^2", "x^4": "X[b,1]^
 def pinn_forward(small: bool) -> list[Case]:
     """u, u_t, u_x and u_xx of a tanh network over a batch of points."""
     return [
-        Case(f"pinn_forward, width {width}", order_two(), args, "by hand", targets())
-        for width, args in settings(small)
+        Case(f"pinn_forward, width {width}", order_two(), args, "by hand", targets()) for width, args in settings(small)
     ]
 
 

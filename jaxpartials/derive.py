@@ -1,7 +1,7 @@
 """From one candidate to values of the graph: towers of jvp and vjp, seeded with the directions asked for and no others.
 
 A tower is built for one *symbolic* direction per wrt, order by order; the graph simplifies after every order, so its
-equations grow linearly with the order. Only when the tower stands are the symbolic directions replaced by all the
+equations do not triple with the order. Only when the tower stands are the symbolic directions replaced by all the
 basis directions that are wanted, in one batch, with the direction axis laid out after the lane axes.
 """
 

@@ -5,7 +5,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -46,7 +45,7 @@ def planted(wrong):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda x: {"y": 2 * x + jnp.array([0.0, 0.01, 0.0])}, "'wrong' differs from 'right' by 0.0025 .* of \\['y'\\]"),
+        (lambda x: {"y": 2 * x + jnp.array([0.0, 0.01, 0.0])}, "'wrong' differs from 'right' by 0.0025 .*'y'"),
         (lambda x: {"y": x / jnp.array([1.0, 0.5, 0.0]) * 0}, "by nan"),
         (lambda x: {"y": 2 * x[:2]}, r"shape \(2,\), the reference's \(3,\)"),
         (lambda x: 2 * x, "PyTreeDef"),
@@ -157,7 +156,8 @@ def test_a_smoke_run_writes_json(tmp_path, capsys):
     assert main(["diagonal_blocks", "--smoke", "--json", str(path)]) == 0
     document = json.loads(path.read_text())
     assert document["environment"]["versions"]["jax"] == jax.__version__
-    assert [case["case"] for case in document["cases"]] == ["diagonal_blocks, 4 steps", "diagonal_blocks, 10 steps in a scan"]
+    names = [case["case"] for case in document["cases"]]
+    assert names == ["diagonal_blocks, 4 steps", "diagonal_blocks, 10 steps in a scan"]
     assert "failed" not in capsys.readouterr().out
 
 
@@ -176,4 +176,3 @@ def test_the_picture_is_drawn(tmp_path):
     untimed = Result("compile_cost", ("equations",), {"order 1": {"equations": 3}}, (verdict("n", 3, 4),))
     draw([timed, untimed], str(tmp_path / "ratios.png"))
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
-    assert np.prod((tmp_path / "ratios.png").stat().st_size) > 1000

@@ -464,14 +464,18 @@ def merge_transposes(graph, x, *, permutation):
 
 @rewrite("transpose")
 def transpose_broadcast(graph, x, *, permutation):
-    """transpose(broadcast(x)) -> broadcast(x), when the axes of x keep their order."""
-    if not made_by(x, "broadcast_in_dim"):
+    """transpose(broadcast(x)) -> broadcast(transpose(x)), which moves the fewer elements of x. Exact."""
+    if not made_by(x, "broadcast_in_dim") or len(x.node.operands) > 1:
         return None
+    (inner,) = x.node.operands
     place = {axis: new for new, axis in enumerate(permutation)}
     dimensions = [place[axis] for axis in x.node.params["broadcast_dimensions"]]
-    if len(x.node.operands) > 1 or dimensions != sorted(dimensions):
-        return None
-    return broadcast(graph, x.node.operands[0], [x.shape[axis] for axis in permutation], dimensions)
+    if dimensions != sorted(dimensions):
+        if inner.aval.size == x.aval.size or not ordinary(inner.aval):
+            return None
+        order = np.argsort(dimensions)
+        inner, dimensions = transpose(graph, inner, [int(axis) for axis in order]), sorted(dimensions)
+    return broadcast(graph, inner, [x.shape[axis] for axis in permutation], dimensions)
 
 
 @rewrite("reshape")
