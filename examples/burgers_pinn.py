@@ -13,11 +13,11 @@ VISCOSITY = 0.1
 WANTED = {"u": "u[b]", "u_t": "u[b]/X[b,0] -> b", "u_x": "u[b]/X[b,1] -> b", "u_xx": "u[b]/X[b,1]^2 -> b"}
 
 
-def init(key, width=20):
+def init(key, width=32):
     shapes = [(2, width), (width, width), (width, 1)]
     layers = zip(jax.random.split(key, 3), shapes, strict=True)
     params = [{"weight": jax.random.normal(k, s) / jnp.sqrt(s[0]), "bias": jnp.zeros(s[1])} for k, s in layers]
-    params[0]["bias"] = 0.5 * jax.random.normal(key, (width,))
+    params[0] = {"weight": 1.5 * params[0]["weight"], "bias": 0.5 * jax.random.normal(key, (width,))}
     return params
 
 

@@ -24,8 +24,8 @@ from jaxpartials.structure.axes import independent
 PROSPECTS = {1: 8.0, 2: 3.0}
 # One forward pass computes value and tangent; a reverse pass also keeps and reads back what it needs.
 PASS_COST = {FORWARD: 2.0, REVERSE: 3.0}
-# At most so many candidates of one partial are built.
-MOST = 6
+# At most so many candidates of one partial are built, by order.
+MOST = {1: 4, 2: 6}
 # What a reverse pass must keep is not among the flops, and an outer gradient pays for it again: near ties go forward.
 KEEPING = 1.05
 # Sets of at most this many combinations are costed one by one; larger ones partial by partial.
@@ -164,7 +164,7 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
     refused: list[str] = []
     best = math.inf
     for estimate, weight, candidate in _prospects(want):
-        if estimate > _limit(want.partial.order) * best or len(want.choices) >= MOST:
+        if estimate > _limit(want.partial.order) * best or len(want.choices) >= MOST.get(want.partial.order, 3):
             break
         refusal = _dtype_refusal(deriver, want, candidate)
         if refusal is None:
@@ -431,20 +431,36 @@ def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice
     program = Graph(graph.rules)
     program.inputs = list(deriver.inputs)
     program.outputs = values
-    program.constants = graph.constants
+    used = {node.number for node in reach([*values, *(v for node in graph.effects for v in node.operands)])}
+    program.constants = {key: entry for key, entry in graph.constants.items() if entry[0].node.number in used}
     program.effects = list(graph.effects)
     return program
 
 
 def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
-    """Take lower orders from the loops of higher ones, where those compute them anyway."""
-    best = cost_of(values).time
-    for i, value in enumerate(values):
-        for again in _equals(deriver, value):
-            trial = [*values[:i], again, *values[i + 1 :]]
-            if (seconds := cost_of(trial).time) < best:
-                values, best = trial, seconds
-    return values
+    """Drop a loop where a loop of a higher order computes the same beside its own: lower orders come from there."""
+    kept = {node.number for node in deriver.graph.effects}
+    while True:
+        live = reach(values)
+        numbers = {node.number for node in live}
+        used = {v for node in live for v in node.operands} | set(values)
+        for node in live:
+            outputs = [v for v in node.outputs if v in used]
+            if not node.bodies or node.number in kept:
+                continue
+            found = {v: [w for w in _equals(deriver, v) if w.node.number in numbers] for v in outputs}
+            for other in sorted({w.node.number for w in found[outputs[0]]} - {node.number}, reverse=True):
+                by = {v: next((w for w in found[v] if w.node.number == other), None) for v in outputs}
+                heir = next(iter(by.values()))
+                if None in by.values() or heir is None or other in dependents([heir], outputs):
+                    continue
+                values = deriver.graph.replace(values, by)  # pyright: ignore[reportArgumentType]
+                break
+            else:
+                continue
+            break
+        else:
+            return values
 
 
 def _equals(deriver: Deriver, value: Value) -> list[Value]:

@@ -209,6 +209,44 @@ class Graph:
             return (name, tuple(where), freeze(params), inner, settings)
         return (name, tuple(where), freeze(params), settings)
 
+    def replace(self, values: Sequence[Value], by: dict[Value, Value]) -> list[Value]:
+        """`values` with some values they need replaced by equal ones, without tracing anything again.
+
+        No replacement may need what it replaces.
+        """
+        done: dict[Value, Value] = {}
+
+        def settle(root: Value) -> Value:
+            stack = [root]
+            while stack:
+                value = stack[-1]
+                if value in done:
+                    stack.pop()
+                    continue
+                if value in by and by[value] is not value:
+                    if by[value] in done:
+                        done[value] = done[by[value]]
+                    else:
+                        stack.append(by[value])
+                    continue
+                node = value.node
+                waiting = [v for v in node.operands if v not in done]
+                if waiting:
+                    stack.extend(waiting)
+                    continue
+                operands = [done[v] for v in node.operands]
+                if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+                    done[value] = value
+                    continue
+                outputs = self.add(
+                    node.primitive, operands, node.params, [v.aval for v in node.outputs], name=node.name,
+                    bodies=node.bodies, opaque=node.opaque, source=node.source, context=node.context,
+                )  # fmt: skip
+                done.update(zip(node.outputs, outputs, strict=True))
+            return done[root]
+
+        return [settle(value) for value in values]
+
     # ---- reading
 
     @property

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.graph import Graph, Value
+from jaxpartials.graph.graph import Graph, Value, reach
 
 # Calls that mean nothing but their body.
 PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "eval_jaxpr", "xla_call"})
@@ -37,6 +37,7 @@ def extend(graph: Graph, fn: Callable, operands: Sequence[Value], *extra: Any) -
     closed, out = _jax.trace(fn, *(v.aval for v in operands), *extra)
     jaxpr = _jax.open_jaxpr(closed)
     results = _append(graph, jaxpr, list(operands), None)
+    _check_transposed(results, operands)
     return jax.tree.unflatten(jax.tree.structure(out), results)
 
 
@@ -62,9 +63,6 @@ def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: An
 
 def _append_equation(graph: Graph, equation: Any, operands: list[Value], source: Any) -> Sequence[Value]:
     name, params = equation.primitive.name, equation.params
-    if name == "custom_lin":
-        # What a jvp leaves of a custom_vjp; it only means something to a transposition, which has not come.
-        raise TypeError("can't apply forward-mode differentiation (jvp) to a custom_vjp function")
     if name in PLAIN_CALLS and (name not in ("jit", "pjit") or _jax.is_plain_jit(params)):
         inner = next(p for p in params.values() if _jax.is_jaxpr(p))
         return _append(graph, _jax.open_jaxpr(inner), operands, source)
@@ -94,7 +92,14 @@ def body(closed: Any, rules: dict, caller: Any) -> Graph:
         # An open jaxpr inside an equation: its constants are operands of the equation.
         inputs = [graph.input(var.aval) for var in closed.constvars] + inputs
     graph.outputs = _append(graph, jaxpr, inputs, caller)
+    _check_transposed(graph.outputs, inputs)
     return graph
+
+
+def _check_transposed(results: Sequence[Value], inputs: Sequence[Value]) -> None:
+    """What a jvp leaves of a custom_vjp means something to a transposition alone: it must not stay."""
+    if any(node.name == "custom_lin" for node in reach(results, inputs)):
+        raise TypeError("can't apply forward-mode differentiation (jvp) to a custom_vjp function")
 
 
 def _jaxprs(params: dict[str, Any]) -> list[Any]:
