@@ -163,7 +163,7 @@ class Deriver:
 
         def pick(array):
             array = array[index]
-            return _einsum_labels(array, left, names)
+            return contract(array, left, names)
 
         return extend(self.graph, pick, [value]), names
 
@@ -298,7 +298,7 @@ class Deriver:
     def _assemble(self, value: Value, labels: tuple[str, ...], block: Block) -> Value:
         if labels == block.result:
             return value
-        return extend(self.graph, lambda a: _einsum_labels(a, labels, block.result), [value])
+        return extend(self.graph, lambda a: contract(a, labels, block.result), [value])
 
 
 def least_passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> int:
@@ -417,7 +417,7 @@ def _only(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:
     return tuple(shape[axis] if a == axis else 1 for a in range(rank))
 
 
-def _einsum_labels(array: jax.Array, labels: Sequence[str], result: Sequence[str]) -> jax.Array:
+def contract(array: jax.Array, labels: Sequence[str], result: Sequence[str]) -> jax.Array:
     """Diagonals of repeated names, sums over the names not kept, the kept ones in order."""
     labels = list(labels)
     for name in [n for n in dict.fromkeys(labels) if labels.count(n) > 1]:

@@ -150,6 +150,14 @@ def plan(
     )
 
 
+def plain_plan(graph: Graph, requests: Sequence[tuple[Partial, Sequence[Block]]], reason: str) -> Plan:
+    """What is known when the plain path is taken."""
+    deriver = Deriver(graph, list(graph.inputs), list(graph.outputs))
+    plain = _plain_cost(deriver, [_Wanted(partial, blocks) for partial, blocks in requests])
+    rows = tuple(PartialPlan(partial.text, "plain", 0, (), {}, (reason,), Cost(), ()) for partial, _ in requests)
+    return Plan(rows, plain, plain, len(graph.nodes), graph)
+
+
 # ---- one partial: what is possible
 
 
@@ -420,7 +428,14 @@ def _rank(choices: Sequence[list[Choice]]) -> list[list[Choice]]:
                 trial = [*picked[:i], option, *picked[i + 1 :]]
                 if option is not picked[i] and (seconds_now := total(trial)) < best * 0.999:
                     picked, best, improved = trial, seconds_now, True
-    return [picked]
+    # The runners-up, for those who measure: one partial done in another way.
+    others = [
+        [*picked[:i], option, *picked[i + 1 :]]
+        for i, options in enumerate(choices)
+        for option in options
+        if option is not picked[i]
+    ]
+    return [picked, *sorted(others, key=total)]
 
 
 def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice]) -> Graph:

@@ -6,6 +6,8 @@ fn, args - trace -> Graph - structure, planner, derive, rewrite -> Graph - emit 
 
 import functools
 import inspect
+import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,10 +18,11 @@ import numpy as np
 from jaxpartials import _jax
 from jaxpartials.errors import DerivativeError, NotationError
 from jaxpartials.graph.emit import evaluate
-from jaxpartials.graph.graph import Identity
+from jaxpartials.graph.graph import Graph, Identity
 from jaxpartials.graph.trace import trace
 from jaxpartials.notation import Block, check_signature, parse_wanted, resolve
-from jaxpartials.planner import Plan, plan
+from jaxpartials.plain import plain
+from jaxpartials.planner import Plan, plain_plan, plan
 from jaxpartials.rewrite.algebra import RULES
 from jaxpartials.tuning import measure
 
@@ -127,39 +130,57 @@ class Partials:
         return program
 
     def _build(self, call: "_Call") -> "_Program":
-        graph, shapes = trace(lambda arrays: self._fn(*call.rebuild(arrays)[0], **call.rebuild(arrays)[1]),
-                              call.arrays, rules=RULES)  # fmt: skip
+        def run_fn(arrays):
+            args, kwargs = call.rebuild(arrays)
+            return self._fn(*args, **kwargs)
+
+        graph, shapes = trace(run_fn, call.arrays, rules=RULES)
         # Positions among all leaves, static ones too, are what `resolve` speaks of.
         blocks = [resolve(spec, call.arguments, shapes, self._outputs) for spec in self._specs]
         flat = [jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
         placed = [[call.place(block) for block in row] for row in flat]
         timer = functools.partial(measure, arrays=call.arrays) if self._tune == "measure" else None
+        structures = [jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
+        requests = list(zip(self._specs, placed, strict=True))
         try:
-            made = plan(
-                graph, list(zip(self._specs, placed, strict=True)), call.names,
-                chunk_size=self._chunk_size, measure=timer,
-            )  # fmt: skip
+            made = plan(graph, requests, call.names, chunk_size=self._chunk_size, measure=timer)
         except DerivativeError as error:
             raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error.__cause__
-        structures = [jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
-        return _Program(made, structures, self._structure, self._name)
+        except Exception as error:  # a fault of ours must not stand between the user and the derivative
+            warnings.warn(
+                f"{self!r} is computed by plain jacfwd and jacrev, densely: planning failed with"
+                f" {type(error).__name__}: {error}. Please report this.",
+                stacklevel=4,
+            )
+            run = plain(lambda *arrays: jax.tree.leaves(run_fn(arrays)), call.arrays, list(itertools.chain(*placed)))
+            made = plain_plan(graph, requests, f"plain JAX, because planning failed with {error!r}")
+            captured = [array for _, array in graph.constants.values()]  # for what they tell of enclosing traces
+            return _Program(made, captured, lambda _, arrays: run(arrays), structures, self._structure, self._name)
+        captured = [array for _, array in made.graph.constants.values()]
+        return _Program(made, captured, _emitted(made.graph), structures, self._structure, self._name)
+
+
+def _emitted(program: Graph) -> Callable:
+    constants = [value for value, _ in program.constants.values()]
+
+    def run(captured, arrays):
+        known = [*zip(constants, captured, strict=True), *zip(program.inputs, arrays, strict=True)]
+        return evaluate(program.outputs, known, program.effects)
+
+    return run
 
 
 class _Program:
     """A plan made runnable."""
 
-    def __init__(self, made: Plan, structures: Sequence[Any], outer: Any, name: str):
+    def __init__(
+        self, made: Plan, captured: list[Any], compute: Callable, structures: Sequence[Any], outer: Any, name: str
+    ):
         self.plan = made
-        graph = made.graph
-        constants = list(graph.constants.values())
-        self.captured = [array for _, array in constants]
+        self.captured = captured  # what the function closes over
 
         def run(captured, arrays):
-            known = [
-                *zip((value for value, _ in constants), captured, strict=True),
-                *zip(graph.inputs, arrays, strict=True),
-            ]
-            flat = iter(evaluate(graph.outputs, known, graph.effects))
+            flat = iter(compute(captured, arrays))
             trees = [jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)]) for tree in structures]
             return jax.tree.unflatten(outer, trees)
 

@@ -1,6 +1,6 @@
 """Programs for the structure tests, as data: which keep their lanes apart, which mix them, and by what.
 
-The lanes are 5 (or 3, where they are the last axis of a merged one) and every other axis differs in length.
+There are 5 lanes, and other axes differ in length from them and from each other.
 """
 
 import functools
@@ -156,6 +156,31 @@ symbolic.defjvp(_symbolic_rule, symbolic_zeros=True)
 
 
 @jax.custom_jvp
+def doubled(x):
+    return 2 * x
+
+
+doubled.defjvp(lambda p, t: (doubled(p[0]), 2 * t[0]))
+
+
+@jax.custom_vjp
+def doubled_vjp(x):
+    return 2 * x
+
+
+doubled_vjp.defvjp(lambda x: (2 * x, None), lambda _, ct: (2 * ct,))
+
+
+@jax.custom_jvp
+def two_faced(x):
+    """Linear, with a derivative that is not constant."""
+    return 2 * x
+
+
+two_faced.defjvp(lambda p, t: (two_faced(p[0]), p[0] * t[0]))
+
+
+@jax.custom_jvp
 def refusing(x):
     return jnp.sin(x)
 
@@ -201,6 +226,7 @@ def pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 1), (1, 1, 1), "VALID")
 
 
+fixed = lambda *x: lax.stop_gradient(x)  # for what JAX cannot differentiate
 v = jax.vmap
 
 APART = [
@@ -232,8 +258,8 @@ APART = [
     apart("average pool", lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "SAME"), (5, 4, 3)),
     apart("smallest in window", lambda x: lax.reduce_window(x, jnp.inf, lax.min, (1, 2), (1, 1), "VALID"), (5, 4)),
     apart("pool gradient", v(lambda x: jax.grad(lambda y: (pool(y[None]) ** 2).sum())(x)), (5, 4, 3)),
-    apart("window of anything", lambda x: lax.stop_gradient(
-          lax.reduce_window(x, 1.0, lambda a, b: a * b + 0 * a, (1, 2), (1, 1), "VALID")), (5, 4)),
+    apart("window of anything", lambda x: lax.reduce_window(
+          fixed(x)[0], 1.0, lambda a, b: a * b + 0 * a, (1, 2), (1, 1), "VALID"), (5, 4)),
     apart("relu, gelu, silu, softplus", lambda x: jax.nn.relu(x) + jax.nn.gelu(x) * jax.nn.silu(x) - jax.nn.softplus(x),
           (5, 3)),
     # ---- element by element
@@ -243,10 +269,10 @@ APART = [
     apart("special functions", lambda x: lax.lgamma(x + 3) + lax.erf(x) + lax.digamma(x + 4) + lax.bessel_i0e(x)
           + lax.bessel_i1e(x) + lax.erf_inv(x / 9) + lax.erfc(x) + lax.igamma(1.5, x**2 + 1)
           + lax.igammac(1.5, x**2 + 1), (5, 3)),
-    apart("derivatives of random gammas", lambda x: lax.stop_gradient(
-          lax.igamma_grad_a(1 + x**2, x**2) + lax.random_gamma_grad(1 + x**2, x**2)), (5, 3)),
+    apart("derivatives of gammas", lambda x: lax.igamma_grad_a(*fixed(1 + x**2, x**2))
+          + lax.random_gamma_grad(*fixed(1 + x**2, x**2)), (5, 3)),
     apart("beta and polygamma", lambda x: lax.betainc(0.7, 1.3, jax.nn.sigmoid(x)) + lax.polygamma(1.0, x + 4)
-          + lax.stop_gradient(lax.zeta(x + 4, 2.0)), (5, 3)),
+          + lax.zeta(lax.stop_gradient(x + 4), 2.0), (5, 3)),
     apart("trigonometry", lambda x: jnp.tan(x) + jnp.sinh(x) * jnp.cosh(x) + jnp.arctan2(x, 2.0) + jnp.arcsinh(x)
           + jnp.arctan(x) + jnp.arcsin(x / 9) + jnp.arccos(x / 9) + jnp.arctanh(x / 9) + jnp.arccosh(x**2 + 2)
           + jnp.hypot(x, 1.0) + jnp.sinc(x), (5, 3)),
@@ -449,4 +475,86 @@ MIXING = [
     mixed("mixing custom_vjp", "custom_vjp_call", lambda x: mixing_vjp(x), (5, 3), reverse=True),
     mixed("moving custom_vjp", "custom_vjp_call", lambda x: moving_vjp(x), (5, 5), reverse=True),
     mixed("silent custom_vjp", "custom_vjp_call", lambda x: silent(x), (5, 3), reverse=True),
+]  # fmt: skip
+
+
+# ---- linearity: each of these is linear in all its arguments together, by the primitive it is named after
+
+
+def linear(name, fn, *shapes):
+    return Case(name, fn, shapes)
+
+
+W = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+window_of = lambda x: lax.reduce_window(x, 0.0, lax.add, (2, 2), (1, 1), "SAME")
+rows = lambda operand, updates, how: getattr(operand.at[jnp.asarray([2, 0])], how)(updates)
+
+LINEAR = [
+    linear("add", lambda x, y: x + y, (5, 3), (5, 3)),
+    linear("sub", lambda x, y: x - y, (5, 3), (5, 3)),
+    linear("neg", lambda x: -x, (5, 3)),
+    linear("mul", lambda x: x * W[:, 0], (5, 3)),
+    linear("div", lambda x: x / W[:, 0], (5, 3)),
+    linear("polynomial", lambda x, y: lax.polynomial(W, [x, y]), (3, 4), (3, 4)),
+    linear("real", lambda x: jnp.real(x * (1 + 2j)), (5, 3)),
+    linear("imag", lambda x: jnp.imag(x * (1 + 2j)), (5, 3)),
+    linear("conj", lambda x: jnp.real(jnp.conj(lax.complex(x, x)) * 1j), (5, 3)),
+    linear("complex", lambda x, y: jnp.real(lax.complex(x, y) * 1j), (5, 3), (5, 3)),
+    linear("select_n", lambda x, y: jnp.where(W > 0, x, y), (3, 4), (3, 4)),
+    linear("reduce_precision", lambda x: lax.reduce_precision(x, 8, 20), (5, 3)),
+    linear("convert_element_type", lambda x: x.astype(jnp.complex64).astype(jnp.complex64).real, (5, 3)),
+    linear("copy", lambda x: lax.optimization_barrier(jnp.copy(x)), (5, 3)),
+    linear("name", lambda x: checkpoint_name(x, "x"), (5, 3)),
+    linear("optimization_barrier", lambda x: lax.optimization_barrier(x), (5, 3)),
+    linear("broadcast_in_dim", lambda x: jnp.broadcast_to(x[:, None], (5, 2, 3)), (5, 3)),
+    linear("reshape", lambda x: x.reshape(3, 5), (5, 3)),
+    linear("transpose", lambda x: x.T, (5, 3)),
+    linear("squeeze", lambda x: x[2], (5, 3)),
+    linear("stack", lambda x, y: jnp.stack([x, y], 1), (5, 3), (5, 3)),
+    linear("unstack", lambda x: jnp.unstack(x)[3], (5, 3)),
+    linear("tile", lambda x: jnp.tile(x, (2, 3)), (5, 3)),
+    linear("concatenate", lambda x, y: jnp.concatenate([x, y]), (5, 3), (2, 3)),
+    linear("split", lambda x: jnp.split(x, [2])[1], (5, 3)),
+    linear("pad", lambda x: jnp.pad(x, 1), (5, 3)),
+    linear("slice", lambda x: x[1:4:2], (5, 3)),
+    linear("rev", lambda x: x[::-1], (5, 3)),
+    linear("dynamic_slice", lambda x: lax.dynamic_slice(x, (W.argmax(), 0), (2, 3)), (5, 3)),
+    linear("dynamic_update_slice", lambda x, y: lax.dynamic_update_slice(x, y, (W.argmax(), 0)), (5, 3), (2, 2)),
+    linear("gather", lambda x: x[jnp.asarray([3, 0, 3])], (5, 3)),
+    linear("scatter", lambda x, y: rows(x, y, "set"), (5, 3), (2, 3)),
+    linear("scatter-add", lambda x, y: rows(x, y, "add"), (5, 3), (2, 3)),
+    linear("scatter-sub", lambda x, y: rows(x, y, "subtract"), (5, 3), (2, 3)),
+    linear("scatter-mul", lambda x: rows(x, W[:2, :3], "multiply"), (5, 3)),
+    linear("reduce_sum", lambda x: x.sum(0), (5, 3)),
+    linear("cumsum", lambda x: lax.cumsum(x, 1, reverse=True), (5, 3)),
+    linear("fft", lambda x: jnp.fft.rfft(x).imag, (5, 3)),
+    linear("reduce_window_sum", window_of, (5, 3)),
+    linear("select_and_scatter_add", lambda ct: jax.vjp(pool, W[None])[1](ct)[0], (1, 2, 4)),
+    linear("select_and_gather_add", lambda t: jax.jvp(pool, (W[None],), (t,))[1], (1, 3, 4)),
+    linear("dot_general", lambda x: x @ W, (5, 3)),
+    linear("conv_general_dilated", lambda k: conv(jnp.ones((1, 3, 4, 2)), k), (2, 3, 2, 6)),
+    linear("triangular_solve", lambda b: jax.scipy.linalg.solve_triangular(jnp.eye(3) + W[:, :3], b), (3, 2)),
+    linear("tridiagonal_solve", lambda b: lax.linalg.tridiagonal_solve(
+        jnp.full((3,), 0.1), jnp.full((3,), 2.0), jnp.full((3,), 0.2), b), (3, 2)),
+    linear("custom_linear_solve", lambda b: jnp.linalg.solve(jnp.eye(3) + W[:, :3], b), (3, 2)),
+    linear("scan", lambda x: lax.scan(lambda c, r: (2 * c + r, c - r), jnp.zeros(3), x), (5, 3)),
+    linear("while", lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] @ W @ W.T), (0, x))[1], (5, 3)),
+    linear("cond", lambda x: lax.cond(W.sum() > 0, lambda x: 2 * x, lambda x: x[::-1], x), (5, 3)),
+    linear("remat2", jax.checkpoint(lambda x: 2 * x), (5, 3)),
+    linear("custom_jvp_call", lambda x: doubled(x), (5, 3)),
+    linear("custom_vjp_call", lambda x: doubled_vjp(x), (5, 3)),
+]  # fmt: skip
+
+CURVED = [
+    mixed("product", "mul", lambda x, y: x * y, (5, 3), (5, 3)),
+    mixed("product of dots", "dot_general", lambda x: x @ x.T, (5, 3)),
+    mixed("divided by", "div", lambda x: 1 / x, (5, 3)),
+    mixed("tanh", "tanh", lambda x: jnp.tanh(x @ W), (5, 3)),
+    mixed("where on x", "gt", lambda x: jnp.where(x > 0, x, 2 * x), (5, 3)),
+    mixed("rounded", "convert_element_type", lambda x: x.astype(int).astype(x.dtype), (5, 3)),
+    mixed("scan", "mul", lambda x: lax.scan(lambda c, r: (c * r, None), jnp.ones(3), x)[0], (5, 3)),
+    mixed("two-faced", "custom_jvp_call", lambda x: two_faced(x), (5, 3)),
+    mixed("relu", "max", jax.nn.relu, (5, 3)),
+    mixed("unknown", "pure_callback",
+          lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct((5, 3), jnp.float32), x), (5, 3)),
 ]  # fmt: skip

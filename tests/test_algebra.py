@@ -97,6 +97,7 @@ FIRES = {
     "transpose and back": (lambda x: x.transpose(2, 0, 1).transpose(1, 2, 0), (T,), 0),
     "transpose twice": (lambda x: x.transpose(2, 0, 1).transpose(2, 0, 1), (T,), 1),
     "transpose of a broadcast": (lambda x: lax.broadcast(x, (5,)).transpose(1, 0, 2), (X,), 1),
+    "transpose of a broadcast, crossing": (lambda x: lax.broadcast(x, (5,)).transpose(2, 0, 1), (X,), 2),
     "transpose of a filled array": (lambda x: x * full(3, T).transpose(2, 0, 1), (T.reshape(3, 4, 2),), 2),
     "reshape to the same shape": (lambda x: lax.reshape_p.bind(
         x, new_sizes=x.shape, dimensions=None, sharding=None), (X,), 0),
@@ -185,7 +186,7 @@ STAYS = {
     "conj of a real": (lambda x: lax.conj_p.bind(x, input_dtype=F32), (X,)),
     "complex(imag,real)": (lambda z: lax.complex(lax.imag(z), lax.real(z)), (Z,)),
     "transpose": (lambda x: x.T, (X,)),
-    "transpose of a broadcast, crossing": (lambda x: lax.broadcast(x, (5,)).transpose(2, 0, 1), (X,)),
+    "transpose of an expansion, crossing": (lambda x: lax.expand_dims(x, (0,)).transpose(2, 0, 1), (X,)),
     "tanh(x.T) + x": (lambda x, y: x.T + y, (X, Y.T)),
     "two different transposes": (lambda x, y: x.transpose(2, 0, 1) + y.T, (T, T.reshape(2, 4, 3))),
     "sum of a transpose, crossing": (lambda x: lax.reduce_sum(x.transpose(2, 0, 1), axes=(1,)), (T,)),

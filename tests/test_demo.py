@@ -1,7 +1,8 @@
-"""The demonstration and the command line: known answers, the exact solution, short trainings, Ctrl-C, errors."""
+"""The demonstration: known answers, the exact solution, short trainings, Ctrl-C, what its command says and returns."""
 
 import dataclasses
 import math
+import re
 import signal
 import sys
 
@@ -58,8 +59,6 @@ SQUARE = Question("topic", "asks", lambda x: jnp.sin(x) ** 2, (0.5,), "y/x", mat
     ],
 )
 def test_a_wrong_answer_is_a_complaint(changes, complaint):
-    import re
-
     assert re.fullmatch(complaint, answer(dataclasses.replace(SQUARE, **changes)).complaint, re.DOTALL)
 
 
@@ -130,7 +129,9 @@ def test_drawn_points_lie_in_the_domain_and_prefer_large_residuals():
     X = burgers.draw(jax.random.key(5), params, 400)
     assert X.shape == (400, 2)
     assert len(np.unique(X, axis=0)) == 400
-    assert np.all((X >= np.array([0, -1])) & (X <= 1))
+    assert X[:, 0].min() >= 0
+    assert X[:, 1].min() >= -1
+    assert X.max() <= 1
     uniform = jax.random.uniform(jax.random.key(6), (4000, 2)) * jnp.array([1, 2]) - jnp.array([0, 1])
     mean = lambda points: float(jnp.mean(jnp.abs(burgers.weighted_residual(params, points))))
     assert mean(X) > 1.1 * mean(uniform)
@@ -174,11 +175,12 @@ def test_rate_falls_to_the_end_of_what_fits():
 
 def test_first_interrupt_is_noted_and_second_interrupts(capfd):
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), Interrupt() as stop:
+    with Interrupt() as stop:
         assert not stop.requested
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Ctrl-C again" in capfd.readouterr().err
 
@@ -299,89 +301,3 @@ def test_help_names_every_option(capsys):
     printed = capsys.readouterr().out
     for option in ("--steps", "--seconds", "--width", "--depth", "--points", "--seed", "--out", "--quick"):
         assert option in printed
-
-
-# ---- plan
-
-HEAT = """
-import dataclasses
-from helper import square
-
-@dataclasses.dataclass
-class Rod:
-    length: "float" = 1.0
-
-def u(t, x):
-    return t * square(x)
-
-def both(t, x):
-    return t * x, t + x
-
-def broken(t):
-    return t.nothing
-
-class model:
-    apply = staticmethod(u)
-
-number = 3
-"""
-
-
-@pytest.fixture
-def heat(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "helper", raising=False)
-    (tmp_path / "helper.py").write_text("def square(x):\n    return x * x\n")
-    (tmp_path / "fails.py").write_text("import jax\nraise RuntimeError('not today')\n")
-    path = tmp_path / "heat.py"
-    path.write_text(HEAT)
-    yield str(path)
-    sys.modules.pop("plan_target", None)
-    sys.modules.pop("helper", None)
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        ["u", "u/t", "u/x^2", "--args", "2.0, x=jnp.float32(3)"],
-        ["model.apply", "u/t", "u/x^2", "--args", "*jnp.ones(2), "],
-        ["u", "u[b]/t[b] -> b", "u[b]/x[b]^2 -> b", "--args", "t=jax.ShapeDtypeStruct((8,), 'f4'), x=np.ones(8)"],
-        ["both", "z/t", "y/x", "--args", "2.0, 3.0", "--outputs", "z, y"],
-    ],
-)
-def test_plan_prints_every_spec(heat, call, capsys):
-    assert main(["plan", f"{heat}:{call[0]}", *call[1:]]) == 0
-    printed = capsys.readouterr().out
-    for spec in call[1 : call.index("--args")]:
-        assert spec in printed
-    assert "total:" in printed
-
-
-@pytest.mark.parametrize(
-    ("target", "rest", "status", "message"),
-    [
-        ("{}:u", ["u/q", "--args", "2.0, 3.0"], 2, "q"),
-        ("{}:u", ["u/x", "--args", "2.0, 3"], 1, "integer|float"),
-        ("{}", ["u/x"], 2, "names no function; write FILE.py:FUNCTION"),
-        ("none.py:u", ["u/x"], 2, "there is no file 'none.py'"),
-        ("{}:v", ["u/x"], 2, "defines no 'v'"),
-        ("{}:number", ["u/x"], 2, "'number' in .* is no function, but int"),
-        ("{}:u", ["u/x", "--args", "2.0, ("], 2, "cannot be evaluated: SyntaxError"),
-        ("{}:u", ["u/x", "--args", "nobody"], 2, "cannot be evaluated: NameError: name 'nobody'"),
-        ("{}:u", ["u/x", "--args", "2.0"], 2, "cannot be traced .* TypeError: missing a required argument"),
-        ("{}:broken", ["y/t", "--args", "2.0"], 2, "cannot be traced .* AttributeError"),
-    ],
-)
-def test_plan_of_something_impossible(heat, target, rest, status, message, capsys):
-    import re
-
-    assert main(["plan", target.format(heat), *rest]) == status
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("jaxpartials: ")
-    assert re.search(message, captured.err)
-
-
-def test_plan_of_a_file_that_fails(heat, capsys):
-    assert main(["plan", heat.replace("heat.py", "fails.py:u"), "u/x"]) == 2
-    assert "cannot be run: RuntimeError: not today" in capsys.readouterr().err

@@ -108,7 +108,8 @@ def test_page(page, monkeypatch):
             printed = run(block, page.name, module.__dict__)
             if block.prints is not None and not agrees(block.prints, printed):
                 pytest.fail(
-                    f"{page.name}:{block.line} prints\n\n{printed}\nwhere the page says\n\n{block.prints}", pytrace=False
+                    f"{page.name}:{block.line} prints\n\n{printed}\nwhere the page says\n\n{block.prints}",
+                    pytrace=False,
                 )
 
 

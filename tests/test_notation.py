@@ -653,6 +653,7 @@ NO_DERIVATIVE = [
     ("u/n", {"a": 1, "b": "s"}, f32(), "n is a dict with a, b, with no floating-point array in it"),
     ("u/n.a", {"a": 1, "b": "s"}, f32(), "n.a is the Python int 1.*pass 1.0 rather than 1"),
     ("u/t n", 3, f32(), "n is the Python int 3"),
+    ("u/n", 2, i32(), "n is the Python int 2; .*pass 2.0 rather than 2"),
     (
         "k/t",
         3,

@@ -349,3 +349,19 @@ def test_of_a_shard_map():
     f = jax.shard_map(lambda x: jnp.sin(x) * x, mesh=mesh, in_specs=spec, out_specs=spec)
     x = jnp.arange(4.0)
     same(jp.partials(lambda x: f(x), "y/x")(x), jax.jacfwd(f)(x))
+
+
+def test_a_fault_of_ours_leaves_the_plain_path(monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyError("planted")
+
+    f = lambda x, y: {"z": jnp.sin(x)[:, None] * y, "n": jnp.sum(x**2)}  # noqa: E731
+    wanted = {"J": "z[b,i]/x[b] y[c,i] -> i b c", "z": "z", "n": "n/x^2", "c": "z[0,i]/y[k,2]"}
+    x, y = np.random.default_rng(0).normal(size=3), np.random.default_rng(1).normal(size=(3, 4))
+    want = jp.partials(f, wanted)(x, y)
+    monkeypatch.setattr("jaxpartials.transform.plan", broken)
+    g = jp.partials(f, wanted)
+    with pytest.warns(UserWarning, match="plain jacfwd and jacrev.*planted"):
+        same(g(x, y), want)
+    assert {p.mode for p in g.plan(x, y).partials} == {"plain"}
+    assert "planted" in str(g.plan(x, y))

@@ -8,21 +8,29 @@ its derivative program must say so.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import IntEnum
+from enum import Enum
 
-from jaxpartials.graph.graph import LITERAL, Graph, Node, Value, dependents, reach
+import jax
+import numpy as np
+
+from jaxpartials import _jax
+from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
 from jaxpartials.structure.axes_calls import inexact, pullback, pushforward
 from jaxpartials.structure.lanes import Key
 from jaxpartials.structure.rules import EACH, INSIDE, NEVER, RULES, SAME
 
 
-class Degree(IntEnum):
-    CONSTANT = 0
-    LINEAR = 1
-    AFFINE = 2
+class Degree(Enum):
+    ZERO = "zero"
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    AFFINE = "affine"
 
 
-CONSTANT, LINEAR, AFFINE = Degree
+ZERO, CONSTANT, LINEAR, AFFINE = Degree
+FIXED = (ZERO, CONSTANT)
+
+LARGEST = 4096  # elements; a constant larger than that is not searched for zeros
 
 # What is not affine is known by the first node that is not.
 Known = Degree | Node
@@ -43,7 +51,7 @@ def nonlinear(outputs: Iterable[Value], inputs: Iterable[Value]) -> Node | None:
 
 
 def degrees(outputs: Iterable[Value], inputs: Iterable[Value]) -> dict[Key, Known]:
-    """For every value that `outputs` need: CONSTANT, LINEAR or AFFINE in all the inputs together, or the first node
+    """For every value that `outputs` need: ZERO, CONSTANT, LINEAR or AFFINE in all the inputs together, or the first node
     that is none of these. The keys are the number of the value's node and its place among that node's outputs."""
     inputs = list(inputs)
     return _pass(outputs, {(v.node.number, v.index): LINEAR for v in inputs}, inputs)
@@ -66,45 +74,49 @@ def _through(graph: Graph, states: Sequence[Known]) -> list[Known]:
 
 def _node(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     count = len(node.outputs)
-    moving = [i for i, state in enumerate(states) if state != CONSTANT]
-    if not moving:
-        return [CONSTANT] * count
+    moving = [i for i, state in enumerate(states) if state not in FIXED]
     rule = RULES.get(node.name)
-    if rule is not None and rule.linear == INSIDE:
-        return PROGRAMS.get(node.name, _call)(node, states)
-    if rule is not None and rule.linear == SAME:
+    if node.name in LEAVES:
+        return [ZERO if _is_zero(node) else CONSTANT]
+    if rule is None or rule.linear == NEVER:
+        return [_first_curved(states, node) if moving else CONSTANT] * count
+    if rule.linear == INSIDE:
+        return PROGRAMS.get(node.name, _call)(node, states) if moving else [CONSTANT] * count
+    if rule.linear == SAME:
         return states
-    for state in states:
-        if isinstance(state, Node):
-            return [state] * count
-    exact = not all(map(inexact, [*node.outputs, *(node.operands[i] for i in moving)]))
-    if rule is None or rule.linear == NEVER or exact:
-        return [node] * count
+    if not all(map(inexact, [*node.outputs, *(node.operands[i] for i in moving)])) and moving:
+        return [_first_curved(states, node)] * count
     if rule.linear == EACH:
-        return [states[moving[0]] if len(moving) == 1 else node] * count
+        if len(moving) == 1:
+            return [states[moving[0]]] * count
+        return [_first_curved(states, node) if moving else ZERO if ZERO in states else CONSTANT] * count
     joint = range(len(states))[rule.linear]
     if not set(moving) <= set(joint):
-        return [node] * count
-    return [_together([(states[i], node.operands[i]) for i in joint])] * count
+        return [_first_curved(states, node)] * count
+    return [_together([states[i] for i in joint])] * count
 
 
-def _together(parts: Sequence[tuple[Known, Value]]) -> Known:
+def _first_curved(states: Sequence[Known], otherwise: Node) -> Node:
+    return next((state for state in states if isinstance(state, Node)), otherwise)
+
+
+def _together(states: Sequence[Known]) -> Known:
     """What is linear in all of these together: a sum of them, or now one, now the other."""
-    states = [state for state, _ in parts]
     for state in states:
         if isinstance(state, Node):
             return state
-    if all(state == CONSTANT for state in states):
-        return CONSTANT
-    homogeneous = all(state == LINEAR or (state == CONSTANT and _is_zero(value)) for state, value in parts)
-    return LINEAR if homogeneous else AFFINE
+    for result, parts in ((ZERO, (ZERO,)), (CONSTANT, FIXED), (LINEAR, (ZERO, LINEAR))):
+        if all(state in parts for state in states):
+            return result
+    return AFFINE
 
 
-def _is_zero(value: Value) -> bool:
-    node = value.node
-    if node.name == LITERAL:
-        return bool((node.params["value"] == 0).all())
-    return node.name in ("broadcast_in_dim", "reshape", "convert_element_type", "copy") and _is_zero(node.operands[0])
+def _is_zero(leaf: Node) -> bool:
+    array = leaf.params.get("value")
+    if array is None or isinstance(array, _jax.Tracer) or np.size(array) > LARGEST:
+        return False
+    numeric = jax.dtypes.issubdtype(leaf.outputs[0].dtype, np.number)
+    return numeric and bool((np.asarray(array) == 0).all())
 
 
 # ---- programs inside
@@ -116,21 +128,19 @@ def _call(node: Node, states: Sequence[Known]) -> Sequence[Known]:
 
 def _cond(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     index, *rest = states
-    if index != CONSTANT:
-        return [index if isinstance(index, Node) else node] * len(node.outputs)
-    outs = [list(zip(_through(branch, rest), branch.outputs, strict=True)) for branch in node.bodies]
+    if index not in FIXED:
+        return [_first_curved([index], node)] * len(node.outputs)
+    outs = [_through(branch, rest) for branch in node.bodies]
     return [_together(branches) for branches in zip(*outs, strict=True)]
 
 
 def _scan(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     consts, carried = node.params["num_consts"], node.params["num_carry"]
     (body,) = node.bodies
-    fixed, init, xs = states[:consts], states[consts : consts + carried], states[consts + carried :]
-    starts = node.operands[consts : consts + carried]
-    carry = list(init)
+    fixed, carry, xs = states[:consts], list(states[consts : consts + carried]), states[consts + carried :]
     while True:
         outs = _through(body, [*fixed, *carry, *xs])
-        after = _carried(carry, init, starts, outs, body)
+        after = [_together(pair) for pair in zip(carry, outs[:carried], strict=True)]
         if after == carry:
             return [*carry, *outs[carried:]]
         carry = after
@@ -139,37 +149,24 @@ def _scan(node: Node, states: Sequence[Known]) -> Sequence[Known]:
 def _while(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     in_test, in_body = node.params["cond_nconsts"], node.params["body_nconsts"]
     test, body = node.bodies
-    init, starts = states[in_test + in_body :], node.operands[in_test + in_body :]
-    carry = list(init)
+    carry = list(states[in_test + in_body :])
     while True:
         (go,) = _through(test, [*states[:in_test], *carry])
-        if go != CONSTANT:
-            return [go if isinstance(go, Node) else node] * len(node.outputs)
+        if go not in FIXED:
+            return [_first_curved([go], node)] * len(node.outputs)
         outs = _through(body, [*states[in_test : in_test + in_body], *carry])
-        after = _carried(carry, init, starts, outs, body)
+        after = [_together(pair) for pair in zip(carry, outs, strict=True)]
         if after == carry:
             return carry
         carry = after
 
 
-def _carried(
-    carry: Sequence[Known], init: Sequence[Known], starts: Sequence[Value], outs: Sequence[Known], body: Graph
-) -> list[Known]:
-    """The carries of the next round: what they started as, or what the body gives."""
-    given = zip(carry, init, starts, outs, body.outputs, strict=False)
-    return [
-        was if isinstance(was, Node) or was == out else _together([(begin, start), (out, value)])
-        for was, begin, start, out, value in given
-    ]
-
-
 def _linear_solve(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     """A x = b is linear in b, by whatever means it is solved."""
     matrices = sum(node.params["const_lengths"])
-    for state in states[:matrices]:
-        if state != CONSTANT:
-            return [state if isinstance(state, Node) else node] * len(node.outputs)
-    return [_together(list(zip(states, node.operands, strict=True))[matrices:])] * len(node.outputs)
+    if any(state not in FIXED for state in states[:matrices]):
+        return [_first_curved(states, node)] * len(node.outputs)
+    return [_together(states[matrices:])] * len(node.outputs)
 
 
 def _custom(derivative: Callable[[Node], Graph]) -> Callable[[Node, Sequence[Known]], Sequence[Known]]:
@@ -177,7 +174,7 @@ def _custom(derivative: Callable[[Node], Graph]) -> Callable[[Node, Sequence[Kno
 
     def rule(node: Node, states: Sequence[Known]) -> Sequence[Known]:
         value = _through(node.bodies[0], states)
-        moving = [i for i, state in enumerate(states) if state != CONSTANT]
+        moving = [i for i, state in enumerate(states) if state not in FIXED]
         try:
             graph = derivative(node)
         except Exception:  # whatever the user's rule raises
