@@ -200,6 +200,9 @@ def _batched_rule(size, in_batched, x):
     return jnp.sin(x), in_batched[0]
 
 
+polynomial = getattr(lax, "polynomial", lambda x, c: c[0] + c[1] * x)  # new in 0.12
+
+
 def newton(a):
     a = jnp.abs(a) + 0.5
     return lax.while_loop(lambda x: jnp.abs(x * x - a) > 1e-3, lambda x: 0.5 * (x + a / x), 1.0 + a)
@@ -226,7 +229,7 @@ def pool(x):
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 1), (1, 1, 1), "VALID")
 
 
-fixed = lambda *x: lax.stop_gradient(x)  # for what JAX cannot differentiate
+fixed = lax.stop_gradient  # for what JAX cannot differentiate
 v = jax.vmap
 
 APART = [
@@ -256,10 +259,11 @@ APART = [
     apart("batch of grouped conv", lambda x, k: conv(x, k, feature_group_count=2), (5, 3, 4, 6), (2, 3, 3, 4)),
     apart("pool", pool, (5, 4, 3)),
     apart("average pool", lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2, 1), (1, 2, 1), "SAME"), (5, 4, 3)),
+    apart("tangent of a pool", lambda x: jax.jvp(pool, (x,), (jnp.cos(x),))[1], (5, 4, 3)),
     apart("smallest in window", lambda x: lax.reduce_window(x, jnp.inf, lax.min, (1, 2), (1, 1), "VALID"), (5, 4)),
     apart("pool gradient", v(lambda x: jax.grad(lambda y: (pool(y[None]) ** 2).sum())(x)), (5, 4, 3)),
     apart("window of anything", lambda x: lax.reduce_window(
-          fixed(x)[0], 1.0, lambda a, b: a * b + 0 * a, (1, 2), (1, 1), "VALID"), (5, 4)),
+          fixed(x), 1.0, lambda a, b: a * b + 0 * a, (1, 2), (1, 1), "VALID"), (5, 4)),
     apart("relu, gelu, silu, softplus", lambda x: jax.nn.relu(x) + jax.nn.gelu(x) * jax.nn.silu(x) - jax.nn.softplus(x),
           (5, 3)),
     # ---- element by element
@@ -269,8 +273,8 @@ APART = [
     apart("special functions", lambda x: lax.lgamma(x + 3) + lax.erf(x) + lax.digamma(x + 4) + lax.bessel_i0e(x)
           + lax.bessel_i1e(x) + lax.erf_inv(x / 9) + lax.erfc(x) + lax.igamma(1.5, x**2 + 1)
           + lax.igammac(1.5, x**2 + 1), (5, 3)),
-    apart("derivatives of gammas", lambda x: lax.igamma_grad_a(*fixed(1 + x**2, x**2))
-          + lax.random_gamma_grad(*fixed(1 + x**2, x**2)), (5, 3)),
+    apart("derivatives of gammas", lambda x: lax.igamma_grad_a(*fixed((1 + x**2, x**2))), (5, 3)),
+    apart("slope of tanh", v(v(jax.grad(jnp.tanh))), (5, 3)),
     apart("beta and polygamma", lambda x: lax.betainc(0.7, 1.3, jax.nn.sigmoid(x)) + lax.polygamma(1.0, x + 4)
           + lax.zeta(lax.stop_gradient(x + 4), 2.0), (5, 3)),
     apart("trigonometry", lambda x: jnp.tan(x) + jnp.sinh(x) * jnp.cosh(x) + jnp.arctan2(x, 2.0) + jnp.arcsinh(x)
@@ -342,6 +346,7 @@ APART = [
     apart("top k", lambda x: lax.top_k(x, 2)[0], (5, 4)),
     apart("approximate top k", lambda x: lax.approx_max_k(x, 2)[0], (5, 4)),
     apart("searchsorted", lambda x, y: jnp.searchsorted(y, x, method="compare_all") * x, (5,), (4,)),
+    apart("searchsorted by halving", lambda x, y: jnp.searchsorted(y, x) * x, (5,), (4,)),
     apart("fft", lambda x: jnp.fft.fft(x, axis=1).real + jnp.fft.irfft(jnp.fft.rfft(x, axis=1), 4, axis=1), (5, 4)),
     apart("fft2", lambda x: jnp.abs(jnp.fft.fft2(x)), (5, 3, 4)),
     # ---- contractions
@@ -367,6 +372,15 @@ APART = [
           (5, 3, 3), (5, 3, 2), axes={0: 0, 1: 0}),
     apart("qr", lambda a: jnp.linalg.qr(a)[1], (5, 4, 3)),
     apart("eigh", lambda a: jnp.linalg.eigh(SPD(a))[0], (5, 3, 3)),
+    apart("eigenvalues", lambda a: jnp.abs(jnp.linalg.eigvals(fixed(a))), (5, 3, 3)),
+    apart("pivots", lambda a: lax.linalg.lu_pivots_to_permutation(lax.linalg.lu(a)[1], 3) * a[:, 0], (5, 3, 3)),
+    apart("hessenberg", lambda a: lax.linalg.hessenberg(fixed(a))[0], (5, 3, 3)),
+    apart("schur", lambda a: lax.linalg.schur(fixed(a))[0], (5, 3, 3)),
+    apart("tridiagonal", lambda a: lax.linalg.tridiagonal(fixed(SPD(a)))[1], (5, 3, 3)),
+    apart("householder product", lambda a, t: lax.linalg.householder_product(*fixed((a, t))), (5, 4, 3), (5, 3),
+          axes={0: 0, 1: 0}),
+    apart("symmetric product", lambda a, c: lax.linalg.symmetric_product(*fixed((a, SPD(c)))), (5, 3, 4), (5, 3, 3),
+          axes={0: 0, 1: 0}),
     apart("svd", lambda a: jnp.linalg.svd(a, compute_uv=False), (5, 4, 3)),
     apart("pseudoinverse", jnp.linalg.pinv, (5, 4, 3)),
     apart("matrix exponential", v(jax.scipy.linalg.expm), (5, 3, 3)),
@@ -495,7 +509,7 @@ LINEAR = [
     linear("neg", lambda x: -x, (5, 3)),
     linear("mul", lambda x: x * W[:, 0], (5, 3)),
     linear("div", lambda x: x / W[:, 0], (5, 3)),
-    linear("polynomial", lambda x, y: lax.polynomial(W, [x, y]), (3, 4), (3, 4)),
+    linear("polynomial", lambda x, y: polynomial(W, [x, y]), (3, 4), (3, 4)),
     linear("real", lambda x: jnp.real(x * (1 + 2j)), (5, 3)),
     linear("imag", lambda x: jnp.imag(x * (1 + 2j)), (5, 3)),
     linear("conj", lambda x: jnp.real(jnp.conj(lax.complex(x, x)) * 1j), (5, 3)),

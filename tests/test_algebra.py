@@ -95,7 +95,7 @@ FIRES = {
     "conj(conj)": (lambda z: lax.conj(lax.conj(z)), (Z,), 0),
     "transpose by the identity": (lambda x: lax.transpose_p.bind(x, permutation=(0, 1)), (X,), 0),
     "transpose and back": (lambda x: x.transpose(2, 0, 1).transpose(1, 2, 0), (T,), 0),
-    "transpose twice": (lambda x: x.transpose(2, 0, 1).transpose(2, 0, 1), (T,), 1),
+    "transpose twice": (lambda x: x.transpose(2, 0, 1).transpose(1, 0, 2), (T,), 1),
     "transpose of a broadcast": (lambda x: lax.broadcast(x, (5,)).transpose(1, 0, 2), (X,), 1),
     "transpose of a broadcast, crossing": (lambda x: lax.broadcast(x, (5,)).transpose(2, 0, 1), (X,), 2),
     "transpose of a filled array": (lambda x: x * full(3, T).transpose(2, 0, 1), (T.reshape(3, 4, 2),), 2),
@@ -145,7 +145,9 @@ FIRES = {
     "a chain of transposes": (
         lambda x, y: jnp.exp(x.transpose(2, 0, 1) * 2 + y.transpose(2, 0, 1)).transpose(1, 2, 0),
         (T, T[::-1]), 3),
-    "where of transposes": (lambda p, x: lax.select(p.T, x.T, full(7, x.T)).T, (P, X), 2),
+    "where of transposes": (
+        lambda x: lax.select(x.transpose(2, 0, 1) > 0, x.transpose(2, 0, 1), full(7, x.transpose(2, 0, 1))),
+        (T,), 4),
     "a product of transposes, one stretched": (
         lambda x, y: (x.transpose(2, 0, 1) * y.transpose(2, 0, 1)).transpose(1, 2, 0), (T, T[:, :1]), 1),
 }  # fmt: skip
@@ -176,6 +178,7 @@ STAYS = {
     "clamp(0,x,1)": (lambda x: lax.clamp(np.float32(0), x, np.float32(1)), (X,)),
     "clamp(1,p,1)": (lambda p: lax.clamp(1, cast(p, jnp.int32), 1), (P,)),
     "clamp(0,clamp(-1,n,5),9)": (lambda n: lax.clamp(0, lax.clamp(-1, n, 5), 9), (N,)),
+    "clamp(0,clamp(0,n,12),9)": (lambda n: lax.clamp(0, lax.clamp(0, n, 12), 9), (N,)),
     "clamp of an empty range": (lambda n: lax.clamp(0, lax.clamp(5, n, 2), 9), (N,)),
     "f32-bf16-f32": (lambda x: cast(cast(x, jnp.bfloat16), F32), (X,)),
     "f32-f16-f32": (lambda x: cast(cast(x, jnp.float16), F32), (X[2],)),

@@ -107,7 +107,8 @@ def test_the_square_of_a_product_computes_nothing_for_the_parameter():
     assert float(jax.grad(lambda w: jnp.mean(slope(w)))(w)) == pytest.approx(6, rel=1e-15)
     # 2 p (p x), one way or another: three products of 5 numbers, and nothing along w.
     assert planned(g, x, w * jnp.ones(5)) == {"mul": 3}
-    assert set(counts(slope, w)) <= {"mul", "broadcast_in_dim"}
+    assert counts(slope, w)["mul"] == 4
+    assert set(counts(slope, w)) <= {"mul", "broadcast_in_dim", "convert_element_type"}
 
 
 def test_the_square_of_a_product_inside_the_function():
@@ -150,12 +151,14 @@ def test_the_chain_of_helper_1_appears_once():
     (z_p1, z_p2), (y_p1, y_p2) = jax.jacfwd(main, (0, 1))(P1, P2)
     z, y = main(P1, P2)
     out = g(P1, P2)
-    for name, expected in dict(z=z, y=y, z_p1=z_p1, y_p1=y_p1, y_p2=y_p2, z_p2=z_p2).items():
-        np.testing.assert_allclose(out[name], expected, rtol=1e-12)
+    expected = {"z": z, "y": y, "z_p1": z_p1, "y_p1": y_p1, "y_p2": y_p2, "z_p2": z_p2}
+    for name, array in expected.items():
+        np.testing.assert_allclose(out[name], array, rtol=1e-12)
 
 
 def test_no_zero_tangents_go_through_helper_1():
-    graph = jp.partials(main, HELPERS, outputs=("z", "y")).plan(P1, P2).graph
+    wanted = {name: spec for name, spec in HELPERS.items() if name != "z_p2"}  # which is zeros
+    graph = jp.partials(main, wanted, outputs=("z", "y")).plan(P1, P2).graph
     assert not any(is_zero(v) for node in graph.nodes for v in node.operands if v.shape)
     # Tangents of p2 would be 2 more copies, beside the 3 of p1, of the 7 numbers inside helper_1.
     shapes = {v.shape for node in graph.nodes for v in node.outputs}

@@ -335,6 +335,16 @@ def test_one_gradient_per_lane_from_one_reverse_pass():
     same(jp.partials(mixing, "y/params")(params, x), jax.jacfwd(mixing)(params, x))
 
 
+def test_a_backward_rule_that_is_not_linear_is_not_taken_apart():
+    @jax.custom_vjp
+    def f(w, x):
+        return x * w
+
+    f.defvjp(lambda w, x: (x * w, (w, x)), lambda res, g: (jnp.sum((g + 1.0) * res[1]), (g + 1.0) * res[0]))
+    x = jnp.arange(1.0, 5.0)
+    same(jp.partials(f, "y/w")(2.0, x), jax.jacrev(f)(2.0, x))
+
+
 def test_inside_shard_map():
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("d")

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxpartials import _jax
 from jaxpartials.graph.emit import emit_node
-from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, frontier, reach
+from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, frontier, is_zero, reach
 from jaxpartials.graph.trace import extend
 from jaxpartials.rewrite.batch import batched_equation
 from jaxpartials.structure.axes import Flow
@@ -111,13 +111,15 @@ def _equation(node: Node, operands: list, flow: Flow) -> list[tuple[Any, _Along 
 
 
 def _check_linear(node: Node, states: Sequence[Any]) -> None:
-    """Zero must stay zero: the node has to be linear in all that depends on the lanes, together."""
+    """Zero must stay zero: the node is linear in all that depends on the lanes, together, and adds nothing else."""
     row = RULES.get(node.name)
-    which = [i for i, state in enumerate(states) if state is not None]
+    which = {i for i, state in enumerate(states) if state is not None}
     if row is not None and row.linear == EACH and len(which) == 1:
         return
-    if row is not None and isinstance(row.linear, slice) and set(which) <= set(range(len(states))[row.linear]):
-        return
+    if row is not None and isinstance(row.linear, slice):
+        jointly = set(range(len(states))[row.linear])
+        if which <= jointly and all(is_zero(node.operands[i]) for i in jointly - which):
+            return
     raise Inseparable(node)
 
 

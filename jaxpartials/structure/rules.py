@@ -44,7 +44,6 @@ RULES: dict[str, Rule] = {
     "reduce_precision":         Rule(JOINT, elementwise),
     "convert_element_type":     Rule(JOINT, elementwise),  # between inexact types
     "copy":                     Rule(JOINT, elementwise),
-    "copy_p":                   Rule(JOINT, elementwise),
     "name":                     Rule(JOINT, elementwise),
     "stop_gradient":            Rule(NEVER, elementwise),
     "optimization_barrier":     Rule(SAME, each),
@@ -141,7 +140,6 @@ RULES: dict[str, Rule] = {
     "cond":                     Rule(INSIDE, calls.cond),
     "jit":                      Rule(INSIDE, calls.call),
     "remat2":                   Rule(INSIDE, calls.call),
-    "checkpoint":               Rule(INSIDE, calls.call),
     "custom_vmap_call":         Rule(INSIDE, calls.call),
     "custom_jvp_call":          Rule(INSIDE, calls.custom_jvp),
     "custom_vjp_call":          Rule(INSIDE, calls.custom_vjp),
@@ -155,7 +153,7 @@ RULES |= dict.fromkeys(
     abs acos acosh and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz cos cosh digamma eq eq_to
     erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igamma_grad_a igammac integer_pow is_finite le le_to lgamma log
     log1p log2 logistic lt lt_to max min mulhi ne nextafter not one_minus_square or polygamma population_count pow
-    random_gamma_grad regularized_incomplete_beta rem round rsqrt shift_left shift_right_arithmetic
+    regularized_incomplete_beta rem round rsqrt shift_left shift_right_arithmetic
     shift_right_logical sign sin sinh sqrt square tan tanh xor zeta
     """.split(),
     Rule(NEVER, elementwise),
