@@ -159,7 +159,7 @@ def rule_identity(params: dict[str, Any]) -> Any:
             else:
                 # The transformations carry their static arguments and a fresh store for the output tree.
                 static = tuple(
-                    argument
+                    getattr(argument, "val", argument)  # static arguments of the user's come wrapped
                     for _, arguments in thing.transforms
                     for argument in arguments
                     if getattr(argument, "__module__", None) != "jax._src.linear_util"

@@ -207,6 +207,7 @@ STAYS = {
     "pad": (lambda x: lax.pad(x, np.float32(7), [(0, 1, 0), (0, 0, 0)]), (X,)),
     "negative pad": (lambda x: lax.pad(x, np.float32(7), [(0, -1, 0), (0, 0, 0)]), (X,)),
     "concatenate": (lambda x: lax.concatenate([x, x], 0), (X,)),
+    "split": (lambda x: lax.split(x, (1, 2), 0)[0], (X,)),
     "rev along other axes": (lambda x: lax.rev(lax.rev(x, (0,)), (1,)), (X,)),
     "sum of a broadcast": (lambda x: lax.reduce_sum(lax.broadcast(x, (7,)), axes=(0,)), (X,)),
     "product of zeros": (lambda x: lax.reduce_prod(full(0, T), axes=(1,)) + x, (T[:, 0],)),

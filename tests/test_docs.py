@@ -128,6 +128,14 @@ def test_every_page_is_in_the_navigation():
     assert {page.name for page in PAGES[1:]} == set(re.findall(r"^ +- (?:.+: )?([\w-]+\.md)$", configuration, re.M))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    named = [ROOT / path for path in re.findall(r"`(jaxpartials/[\w/.]*)`", text)]
+    named += [page.parent / path for path in re.findall(r"\]\((?!https?:)([^)#]+)", FENCE.sub("", text))]
+    assert [path for path in named if not path.exists()] == []
+
+
 PAGE = """
 Words.
 

@@ -76,7 +76,8 @@ def show_questions(console: Console, answers: Sequence[Answer]) -> bool:
     """Print the answers as a table; return whether all of them are right."""
     table = Table(title="Questions with known answers", title_justify="left", box=None, pad_edge=False)
     table.add_column("question", no_wrap=console.width >= WIDTH)
-    for title in ("partials", "answer", "known", ""):
+    table.add_column("partials", overflow="fold", min_width=22)
+    for title in ("answer", "known", ""):
         table.add_column(title, overflow="fold")
     topic = None
     for given in answers:

@@ -147,7 +147,7 @@ def linear_model() -> list[Question]:
         Question(
             topic, "a linear layer by its parameters", layer,
             ({"weight": a[:, None], "bias": b}, jnp.float32(few)), "y/params",
-            {"weight": few[:, :, None, None], "bias": np.ones((10, 1, 1))}, "weight: x, bias: 1",
+            {"weight": few[:, :, None, None], "bias": np.ones((10, 1, 1))}, "bias: 1, weight: x",
         ),
         Question(
             topic, "u_t and u_xx of u = exp(-t) sin x",

@@ -111,19 +111,27 @@ def total(costs: Iterable[Cost]) -> Cost:
     )
 
 
-_bodies: weakref.WeakKeyDictionary[Graph, Cost] = weakref.WeakKeyDictionary()
+# Nodes do not change, nor do the graphs inside them; what they cost is kept as long as they are.
+_known: weakref.WeakKeyDictionary[Graph | Node, Cost] = weakref.WeakKeyDictionary()
 
 
 def _body(graph: Graph) -> Cost:
-    """The cost of a graph inside a node, which does not change any more."""
-    found = _bodies.get(graph)
+    """The cost of a graph inside a node."""
+    found = _known.get(graph)
     if found is None:
-        found = _bodies[graph] = cost_of(graph)
+        found = _known[graph] = cost_of(graph)
     return found
 
 
 def cost(node: Node) -> Cost:
     """The cost of one equation, of the bodies inside it too."""
+    found = _known.get(node)
+    if found is None:
+        found = _known[node] = _count(node)
+    return found
+
+
+def _count(node: Node) -> Cost:
     rule = COSTS.get(node.name)
     if rule is not None:
         return rule(node)

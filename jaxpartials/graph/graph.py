@@ -54,7 +54,7 @@ class Node:
 
     __slots__ = (
         "bodies", "context", "effects", "name", "number", "opaque",
-        "operands", "outputs", "params", "primitive", "source",
+        "operands", "outputs", "params", "primitive", "source", "__weakref__",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, operands: Sequence[Value] = (), params: dict | None = None):
@@ -271,6 +271,8 @@ class Graph:
                     continue
                 numbers[node.number] = len(numbers)
                 where = tuple((numbers[v.node.number], v.index) for v in node.operands)
+                if node.name in COMMUTATIVE:
+                    where = tuple(sorted(where))
                 if node.name in LEAVES:
                     array = node.params["value"]
                     leaf = array.tobytes() if node.name == LITERAL else id(array)

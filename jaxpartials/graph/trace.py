@@ -112,7 +112,7 @@ def _jaxprs(params: dict[str, Any]) -> list[Any]:
 def _control_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
     if name == "scan":
         consts, carry = _jax.scan_counts(params)
-        kept = {k: params[k] for k in ("length", "reverse", "unroll", "_split_transpose") if k in params}
+        kept = {k: params[k] for k in ("length", "reverse", "unroll")}
         return {**kept, "num_consts": consts, "num_carry": carry}
     if name == "while":
         return {k: params[k] for k in ("cond_nconsts", "body_nconsts")}

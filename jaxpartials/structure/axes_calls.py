@@ -91,7 +91,7 @@ def linear_solve(node: Node, states: Sequence[State], flow: Any) -> Sequence[Sta
     x = list(states[start:])
     while True:
         after = x
-        for body, consts in calls.values():
+        for body, consts in reversed(calls.values()):  # the solvers first: they are what a person looks for
             outs = flow.through(body, [*consts, *x])
             after = [joined(node, a, b) for a, b in zip(after, outs, strict=True)]
         if after == x:
