@@ -1,11 +1,12 @@
 """How every case is checked, timed and shown.
 
 The variants of a case compute the same values; this is checked first. They are then timed in one process, in turns, so
-that whatever else the machine does falls on all of them alike: in every round each variant runs once for a few
-milliseconds, and the ratio to the reference is taken within the round. The medians of those ratios are the result.
-Compilation is not part of them.
+that whatever else the machine does falls on all of them alike: in every round each variant runs for a few milliseconds,
+in an order drawn anew and after one run untimed, so that none inherits the caches that another has left. The ratio to
+the reference is taken within the round. The medians of those ratios are the result. Compilation is not part of them.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -195,13 +196,14 @@ def furthest(value: Any, right: Any) -> tuple[str, float]:
 
 
 def take_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds per run of every variant in every round; whoever begins moves on by one each round."""
-    names = list(runs)
+    """Seconds per run of every variant in every round."""
+    order, names = random.Random(0), list(runs)
     repeats = {name: max(1, round(SAMPLE / min(_seconds(run, 1) for _ in range(3)))) for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in (*names[first:], *names[:first]):
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        order.shuffle(names)
+        for name in names:
+            runs[name]()
             seconds[name].append(_seconds(runs[name], repeats[name]))
     return seconds
 

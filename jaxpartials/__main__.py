@@ -85,12 +85,8 @@ def _add_demo(commands: Any) -> None:
     )  # fmt: skip
     option("--width", type=_at_least(1), default=32, help="units of each hidden layer (default: %(default)s)")
     option("--depth", type=_at_least(1), default=3, help="number of hidden layers (default: %(default)s)")
-    option(
-        "--points", type=_at_least(1), default=1024, help="points (t, x) in each step (default: %(default)s)"
-    )
-    option(
-        "--seed", type=_at_least(0), default=0, help="of the weights and the points (default: %(default)s)"
-    )
+    option("--points", type=_at_least(1), default=1024, help="points (t, x) in each step (default: %(default)s)")
+    option("--seed", type=_at_least(0), default=0, help="of the weights and the points (default: %(default)s)")
     option(
         "--out", type=Path, metavar="FILE", default=Path("jaxpartials-demo.png"),
         help="where the picture goes, as png, pdf or svg (default: ./%(default)s)",
@@ -147,9 +143,7 @@ def _add_plan(commands: Any) -> None:
         help="the arguments as written in a call, in terms of jax, jnp, np and what the file defines; arrays"
         " or jax.ShapeDtypeStructs",
     )  # fmt: skip
-    sub.add_argument(
-        "--outputs", metavar="NAMES", help="names for the outputs of a function that returns a tuple: z,y"
-    )
+    sub.add_argument("--outputs", metavar="NAMES", help="names for the outputs of a function that returns a tuple: z,y")
     sub.set_defaults(command=_plan)
 
 
@@ -167,9 +161,7 @@ def _plan(parsed: argparse.Namespace) -> int:
     except jp.errors.JaxPartialsError:
         raise
     except Exception as error:  # raised by the user's function, or because the arguments do not fit it
-        raise CommandError(
-            f"{path} cannot be traced with --args {parsed.args!r}: {_describe(error)}"
-        ) from error
+        raise CommandError(f"{path} cannot be traced with --args {parsed.args!r}: {_describe(error)}") from error
     print(plan)
     return 0
 

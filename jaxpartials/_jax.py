@@ -104,6 +104,18 @@ def user_line(source: Any) -> tuple[str, int, str] | None:
     return None if frame is None else (frame.file_name, frame.start_line, frame.function_name)
 
 
+def function_info(params: dict[str, Any]) -> str | None:
+    """The user's function inside an equation: "energy at model.py:12"."""
+    for value in params.values():
+        if is_jaxpr(value):
+            info = getattr(getattr(value, "jaxpr", value), "debug_info", None)
+            text = getattr(info, "func_src_info", None)
+            if text:
+                name, _, place = str(text).partition(" at ")
+                return f"{name} at {place.rsplit('/', 1)[-1]}" if place else name
+    return None
+
+
 def has_user_frame(source: Any) -> bool:
     return _source.user_frame(_traceback(source)) is not None
 

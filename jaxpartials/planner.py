@@ -69,7 +69,8 @@ class Plan:
             sharing (which triples the program at every order), over all entries of the arrays it names.
         equations: how many equations the program has.
         graph: the program itself.
-        seconds: how long tracing and planning took.
+        seconds: how long planning took.
+        measured: with tune="measure", the combinations that were timed and their seconds, fastest first.
     """
 
     partials: tuple[PartialPlan, ...]
@@ -127,7 +128,7 @@ def plan(
     wanted = [_Wanted(partial, blocks) for partial, blocks in requests]
     for want in wanted:
         _build(deriver, want)
-    ranked = _rank([want.choices for want in wanted])
+    ranked = _rank(deriver, [want.choices for want in wanted])
     measured: tuple[tuple[str, float], ...] = ()
     if measure is not None and len(ranked) > 1:
         finished = [_finish(deriver, wanted, picked) for picked in ranked[:4]]
@@ -393,7 +394,7 @@ def _all_nodes(values: Sequence[Value]) -> Iterator[Node]:
 # ---- the set
 
 
-def _rank(choices: Sequence[list[Choice]]) -> list[list[Choice]]:
+def _rank(deriver: Deriver, choices: Sequence[list[Choice]]) -> list[list[Choice]]:
     """Combinations of one choice each, cheapest first (all of them, or the best found partial by partial)."""
 
     seconds: dict[int, float] = {}
@@ -403,10 +404,13 @@ def _rank(choices: Sequence[list[Choice]]) -> list[list[Choice]]:
         seconds |= {node.number: cost(node).time for node in nodes if node.number not in seconds}
         needs[id(choice)] = frozenset(node.number for node in nodes)
 
+    heirs = _heirs(deriver, list(itertools.chain(*choices)))
+
     def total(picked: Sequence[Choice]) -> float:
         reverse = any(stage.mode == REVERSE for choice in picked for stage in choice.candidate)
         shared = frozenset().union(*(needs[id(choice)] for choice in picked))
-        return sum(map(seconds.__getitem__, shared)) * (KEEPING if reverse else 1)
+        dropped = {number for number in heirs.keys() & shared if heirs[number] & shared}
+        return sum(map(seconds.__getitem__, shared - dropped)) * (KEEPING if reverse else 1)
 
     if math.prod(map(len, choices)) <= EXHAUSTIVE:
         combinations = [list(picked) for picked in itertools.product(*choices)]
@@ -455,6 +459,11 @@ def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice
 def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
     """Drop a loop where a loop of a higher order computes the same beside its own: lower orders come from there."""
     kept = {node.number for node in deriver.graph.effects}
+    for i, value in enumerate(values):
+        for again in _equals(deriver, value) if any(node.bodies for node in reach([value])) else ():
+            trial = [*values[:i], again, *values[i + 1 :]]
+            if cost_of(trial).time < cost_of(values).time:
+                values = trial
     while True:
         live = reach(values)
         numbers = {node.number for node in live}
@@ -469,13 +478,29 @@ def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
                 heir = next(iter(by.values()))
                 if None in by.values() or heir is None or other in dependents([heir], outputs):
                     continue
-                values = deriver.graph.replace(values, by)  # pyright: ignore[reportArgumentType]
+                moved = deriver.graph.replace(values, by)  # pyright: ignore[reportArgumentType]
+                values = [moved[v] for v in values]
+                for value, equals in list(deriver.aliases.items()):
+                    again = [moved.get(v, v) for v in equals]
+                    deriver.aliases.setdefault(moved.get(value, value), []).extend(again)
                 break
             else:
                 continue
             break
         else:
             return values
+
+
+def _heirs(deriver: Deriver, choices: Sequence[Choice]) -> dict[int, frozenset[int]]:
+    """For each loop, the loops of higher orders that compute all that is read of it."""
+    live = reach([v for choice in choices for v in choice.values])
+    used = {v for node in live for v in node.operands} | {v for choice in choices for v in choice.values}
+    found = {}
+    for node in live:
+        if node.bodies and not node.effects:
+            by = [{w.node.number for w in _equals(deriver, v)} for v in node.outputs if v in used]
+            found[node.number] = frozenset(set.intersection(*by) - {node.number}) if by else frozenset()
+    return {number: heirs for number, heirs in found.items() if heirs}
 
 
 def _equals(deriver: Deriver, value: Value) -> list[Value]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import io_callback
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,12 @@ def rnn(xs, w):
     return lax.scan(lambda h, x: (jnp.tanh(h @ w + x), h), jnp.zeros(xs.shape[1:]), xs)
 
 
+def through_a_reference(x):
+    ref = jax.new_ref(jnp.zeros(x.shape))
+    ref[...] = x[::-1]
+    return jax.freeze(ref)
+
+
 def attention(q, k, v):
     return jnp.einsum("bts,bsd->btd", jax.nn.softmax(jnp.einsum("btd,bsd->bts", q, k)), v)
 
@@ -368,8 +375,8 @@ APART = [
     apart("cholesky", lambda a: jnp.linalg.cholesky(SPD(a)), (5, 3, 3)),
     apart("vmap cholesky solve", v(lambda a, b: jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(SPD(a)), b)),
           (5, 3, 3), (5, 3), axes={0: 0, 1: 0}),
-    apart("triangular solve", lambda a, b: lax.linalg.triangular_solve(a + 2 * jnp.eye(3), b, left_side=True, lower=True),
-          (5, 3, 3), (5, 3, 2), axes={0: 0, 1: 0}),
+    apart("triangular solve", lambda a, b: lax.linalg.triangular_solve(
+          a + 2 * jnp.eye(3), b, left_side=True, lower=True), (5, 3, 3), (5, 3, 2), axes={0: 0, 1: 0}),
     apart("qr", lambda a: jnp.linalg.qr(a)[1], (5, 4, 3)),
     apart("eigh", lambda a: jnp.linalg.eigh(SPD(a))[0], (5, 3, 3)),
     apart("eigenvalues", lambda a: jnp.abs(jnp.linalg.eigvals(fixed(a))), (5, 3, 3)),
@@ -414,10 +421,12 @@ APART = [
     apart("vmap scan", lambda x, w: v(lambda x: rnn(x, w)[1])(x), (5, 4, 3), (3, 3)),
     apart("map", lambda x: lax.map(lambda r: jnp.sort(r) * r.sum(), x), (5, 3)),
     apart("map with a counter", lambda x: lax.scan(lambda i, r: (i + 1, r * i), 1.0, x)[1], (5, 3)),
+    apart("map that prints", lambda x: lax.map(lambda r: (jax.debug.callback(lambda r: None, r), 2 * r)[1], x), (5, 3)),
     apart("map in reverse", lambda x: lax.scan(lambda i, r: (i, r @ r), 0, x, reverse=True)[1], (5, 3)),
     apart("fori", lambda x, w: lax.fori_loop(0, 3, lambda i, c: jnp.tanh(c @ w) + i, x), (5, 3), (3, 3)),
     apart("vmap while", v(newton), (5,)),
-    apart("vmap while of vectors", v(lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: 2 * c + 1, x**2)), (5, 3)),
+    apart("vmap while of vectors", v(lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: 2 * c + 1, x**2)),
+          (5, 3)),
     apart("while with a fixed test", lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * x),
           (0, x))[1], (5, 3)),
     apart("vmap cond", v(lambda x: lax.cond(x[0] > 0, jnp.sin, lambda x: x[::-1], x)), (5, 3)),
@@ -426,7 +435,8 @@ APART = [
     apart("jit in jit", jax.jit(lambda x: jax.jit(jnp.sin)(x) * 2), (5, 3)),
     apart("checkpoint", jax.checkpoint(lambda x: jnp.sin(x @ jnp.ones((3, 2)))), (5, 3)),
     apart("custom_vmap", lambda x: batched(x), (5, 3)),
-    apart("scan of checkpoint", lambda x: lax.scan(jax.checkpoint(lambda c, _: (jnp.sin(c), None)), x, None, 3)[0], (5, 3)),
+    apart("scan of checkpoint", lambda x: lax.scan(jax.checkpoint(lambda c, _: (jnp.sin(c), None)), x, None, 3)[0],
+          (5, 3)),
     # ---- custom rules
     apart("custom_jvp", honest, (5, 3)),
     apart("custom_jvp in scan", lambda x: lax.scan(lambda c, _: (honest(c), c), x, None, 3)[1], (5, 3), out=1),
@@ -475,10 +485,13 @@ MIXING = [
     mixed("while until all", "reduce_and",
           lambda x: lax.while_loop(lambda c: ~jnp.all(c > 3), lambda c: c + 0.1, x), (5,)),
     mixed("cond on a lane", "slice", lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), (5,)),
-    mixed("inverse of lanes", "lu", jnp.linalg.inv, (5, 5)),
+    mixed("inverse of lanes", "lu", lambda a: jnp.linalg.inv(a), (5, 5)),
     mixed("eigh of lanes", "eigh", lambda a: lax.linalg.eigh(a, symmetrize_input=False)[0], (5, 5)),
     mixed("callback", "pure_callback",
           lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct((5, 3), jnp.float32), x), (5, 3)),
+    mixed("impure callback", "io_callback",
+          lambda x: lax.map(lambda r: io_callback(np.sin, jax.ShapeDtypeStruct((3,), jnp.float32), r), x), (5, 3)),
+    mixed("reference", "freeze", through_a_reference, (5, 3)),
     mixed("straight through", "reduce_sum",
           lambda x: lax.stop_gradient(jnp.round(x)) + x - lax.stop_gradient(x.sum(0)), (5, 3)),
     mixed("mixing custom_jvp", "custom_jvp_call", lambda x: mixing_jvp(x), (5, 3)),
@@ -552,7 +565,8 @@ LINEAR = [
         jnp.full((3,), 0.1), jnp.full((3,), 2.0), jnp.full((3,), 0.2), b), (3, 2)),
     linear("custom_linear_solve", lambda b: jnp.linalg.solve(jnp.eye(3) + W[:, :3], b), (3, 2)),
     linear("scan", lambda x: lax.scan(lambda c, r: (2 * c + r, c - r), jnp.zeros(3), x), (5, 3)),
-    linear("while", lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] @ W @ W.T), (0, x))[1], (5, 3)),
+    linear("while", lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] @ W @ W.T), (0, x))[1],
+           (5, 3)),
     linear("cond", lambda x: lax.cond(W.sum() > 0, lambda x: 2 * x, lambda x: x[::-1], x), (5, 3)),
     linear("remat2", jax.checkpoint(lambda x: 2 * x), (5, 3)),
     linear("custom_jvp_call", lambda x: doubled(x), (5, 3)),

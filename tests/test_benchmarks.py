@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -112,13 +114,21 @@ def test_equations_of_inner_programs_are_counted():
     assert count_equations(jax.make_jaxpr(fn)(1.0)) == 4
 
 
-def test_every_variant_takes_its_turn_in_every_round():
+def test_every_variant_takes_its_turn_in_every_round_in_any_order():
     turns = []
-    seconds = take_turns({name: lambda name=name: turns.append(name) for name in "abc"}, 4)
-    assert {name: len(column) for name, column in seconds.items()} == {"a": 4, "b": 4, "c": 4}
-    assert min(min(column) for column in seconds.values()) > 0
-    last = list(dict.fromkeys(turns[::-1]))[::-1]
-    assert last == ["a", "b", "c"]  # the fourth round begins where the first did
+
+    def run(name):
+        turns.append(name)
+        time.sleep(0.006)  # longer than a sample: one timed run in each round, after the one that is not
+
+    seconds = take_turns({name: partial(run, name) for name in "abc"}, 8)
+    assert {name: len(column) for name, column in seconds.items()} == {"a": 8, "b": 8, "c": 8}
+    assert min(min(column) for column in seconds.values()) >= 0.006
+    pairs = turns[9:]  # after three runs each that find how often to repeat
+    assert pairs[::2] == pairs[1::2]
+    rounds = [tuple(pairs[i : i + 6 : 2]) for i in range(0, len(pairs), 6)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
+    assert len(set(rounds)) > 2
 
 
 def test_a_measured_case_shows_its_ratios_and_targets(console):

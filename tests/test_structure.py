@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from structure_cases import APART, CURVED, LINEAR, MIXING, Case, honest, refusing
 
-from jaxpartials.graph.trace import trace
 from jaxpartials.graph.graph import Graph
+from jaxpartials.graph.trace import trace
 from jaxpartials.structure.axes import FREE, Flow, Lane, Mixed, independent, lane_states
-from jaxpartials.structure.linearity import CONSTANT, LINEAR as DEGREE_LINEAR, AFFINE, degrees, nonlinear
-from jaxpartials.structure.rules import EACH, INSIDE, NEVER, RULES
+from jaxpartials.structure.linearity import AFFINE, CONSTANT, degrees, nonlinear
+from jaxpartials.structure.linearity import LINEAR as DEGREE_LINEAR
+from jaxpartials.structure.rules import NEVER, RULES
 
 ids = lambda case: case.name
 
@@ -118,7 +119,9 @@ def test_what_mixes_the_lanes_is_named_with_its_line(case):
     assert start <= line < start + len(lines)
 
 
-@pytest.mark.parametrize("case", [c for c in MIXING if c.mixed_by != "pure_callback"], ids=ids)
+@pytest.mark.parametrize(
+    "case", [c for c in MIXING if c.mixed_by not in ("pure_callback", "io_callback", "freeze")], ids=ids
+)
 def test_the_oracle_sees_the_mixing(case):
     assert mixing_found(case, case.axes, case.out) is not None
 
@@ -233,7 +236,7 @@ STEPS = {
     "stack": lambda x, a, w: jnp.stack([x, x**2], a).sum(a),
     "tile": lambda x, a, w: jnp.concatenate([x, 2 * x], a).reshape(*x.shape[:a], 2, *x.shape[a:]).prod(a),
     "pick": lambda x, a, w: x + jax.lax.index_in_dim(x, 1, a),
-    "gather": lambda x, a, w: jnp.take(x, jnp.asarray([1, 0, 1])[: x.shape[a]], axis=a, mode="clip").sum(a, keepdims=True) + x,
+    "gather": lambda x, a, w: jnp.take(x, jnp.asarray([1, 0, 1]), axis=a, mode="clip").sum(a, keepdims=True) + x,
     "roll": lambda x, a, w: jnp.roll(x, 1, a) * x,
     "map": lambda x, a, w: jax.lax.map(lambda r: jnp.sin(r) * r.sum(), x),
     "carry": lambda x, a, w: jax.lax.scan(lambda c, r: (c + jnp.sin(r), c * r), x[0], x)[1],
@@ -277,9 +280,8 @@ FUZZED: list[tuple[bool, bool]] = []
 def test_random_programs_are_mostly_decided():
     """What the Jacobian shows to be apart is nearly always proved."""
     proofs = [proved for seen, proved in FUZZED if not seen]
-    if len(FUZZED) > 100:
-        print(len(proofs), sum(proofs))
-        assert sum(proofs) > 0.8 * len(proofs) > 0
+    if len(FUZZED) > 100:  # all of them have run, and in this process
+        assert sum(proofs) > 0.9 * len(proofs) > 0
 
 
 # ---- linearity
@@ -348,9 +350,7 @@ def test_linear_affine_and_constant_are_told_apart(fn, degree):
 
 @pytest.mark.parametrize("case", [*APART, *MIXING], ids=ids)
 def test_nothing_curved_is_called_affine(case):
-    if case.mixed_by == "pure_callback" or not case.shapes:
-        return
-    graph, found = degree_of(case)
+    _, found = degree_of(case)
     if found is None:
         x, y = arrays_of(case), [jnp.sin(5 * a + 2) for a in arrays_of(case)]
         both = case.fn(*map(jnp.add, x, y)) + case.fn(*(0 * a for a in x))

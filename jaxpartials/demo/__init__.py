@@ -126,9 +126,7 @@ def show_training(console: Console, stop: Interrupt, *, steps: int, **options: A
     )  # fmt: skip
     with bar:
         report = _reporter(bar, bar.add_task("", total=steps, facts="compiling"))
-        training = burgers.train(
-            steps=steps, on_progress=report, interrupted=lambda: stop.requested, **options
-        )
+        training = burgers.train(steps=steps, on_progress=report, interrupted=lambda: stop.requested, **options)
     ended = {
         "steps": "all steps done",
         "seconds": "stopped by --seconds",

@@ -79,7 +79,8 @@ class Node:
     def where(self) -> str:
         """The same for a person: `model.py:12 (energy)`."""
         if self.line is None:
-            return "an unknown line"
+            # A function that is itself a custom rule has no frame of the user's around it.
+            return _jax.function_info(self.params) or "an unknown line"
         file, line, function = self.line
         return f"{file.rsplit('/', 1)[-1]}:{line} ({function})"
 
@@ -209,14 +210,14 @@ class Graph:
             return (name, tuple(where), freeze(params), inner, settings)
         return (name, tuple(where), freeze(params), settings)
 
-    def replace(self, values: Sequence[Value], by: dict[Value, Value]) -> list[Value]:
-        """`values` with some values they need replaced by equal ones, without tracing anything again.
+    def replace(self, values: Sequence[Value], by: dict[Value, Value]) -> dict[Value, Value]:
+        """`values`, and all they need, with some values replaced by equal ones: old to new, nothing traced again.
 
         No replacement may need what it replaces.
         """
         done: dict[Value, Value] = {}
 
-        def settle(root: Value) -> Value:
+        def settle(root: Value) -> None:
             stack = [root]
             while stack:
                 value = stack[-1]
@@ -243,9 +244,9 @@ class Graph:
                     bodies=node.bodies, opaque=node.opaque, source=node.source, context=node.context,
                 )  # fmt: skip
                 done.update(zip(node.outputs, outputs, strict=True))
-            return done[root]
-
-        return [settle(value) for value in values]
+        for value in values:
+            settle(value)
+        return done
 
     # ---- reading
 

@@ -53,7 +53,9 @@ def lane_states(values: Iterable[Value], inputs: Inputs, order: int = 1) -> dict
     """
     pairs = _pairs(inputs)
     (lanes,) = {value.shape[axis] for value, axis in pairs}
-    return Flow(lanes, order).states(values, {(v.node.number, v.index): Lane(axis) for v, axis in pairs}, [v for v, _ in pairs])
+    return Flow(lanes, order).states(
+        values, {(v.node.number, v.index): Lane(axis) for v, axis in pairs}, [v for v, _ in pairs]
+    )
 
 
 def _pairs(inputs: Inputs) -> list[tuple[Value, int]]:
@@ -103,9 +105,11 @@ class Flow:
     def step(self, node: Node, operands: Sequence[State]) -> Sequence[State]:
         """The states of a node's outputs from those of its operands."""
         laned = {state for state in operands if state != FREE}
-        if not laned:
+        if node.effects and not node.bodies:  # what it reads may have been written by any lane
+            return [Mixed(node, f"{node.name} has effects")] * len(node.outputs)
+        if not laned and not node.effects:
             return [FREE] * len(node.outputs)
-        if len(laned) == 1 and isinstance(first := next(iter(laned)), Iteration):
+        if len(laned) == 1 and isinstance(first := next(iter(laned)), Iteration) and not node.effects:
             return [first] * len(node.outputs)  # whatever it computes, it computes it within one lane
         try:
             if any(isinstance(state, Iteration) for state in laned):

@@ -111,9 +111,7 @@ def hi_primitive(node: Node, states: Sequence[State], flow: Any) -> Sequence[Sta
     return _with_tangents(node, states, flow.through(flow.program(node, expansion), states), flow)
 
 
-def _with_tangents(
-    node: Node, states: Sequence[State], primal: Sequence[State], flow: Any
-) -> Sequence[State]:
+def _with_tangents(node: Node, states: Sequence[State], primal: Sequence[State], flow: Any) -> Sequence[State]:
     moving = [i for i, v in enumerate(node.operands) if inexact(v)]
     if flow.order == 0 or not moving or not any(map(inexact, node.outputs)):
         return primal

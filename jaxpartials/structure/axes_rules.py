@@ -253,8 +253,7 @@ def convolution(node: Node, states: Sequence[State], flow: Any) -> State:
     """Lanes along the batch, the features or the groups; with groups g of G, lane = (g // stride) % B."""
     params = node.params
     numbers = params["dimension_numbers"]
-    lhs, rhs = node.operands
-    out = node.outputs[0]
+    lhs, out = node.operands[0], node.outputs[0]
     (batch, feature), (kernel_out, _) = numbers.lhs_spec[:2], numbers.rhs_spec[:2]
     batch_groups, feature_groups = params["batch_group_count"], params["feature_group_count"]
     groups = batch_groups * feature_groups  # one of them is 1

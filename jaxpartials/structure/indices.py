@@ -9,12 +9,12 @@ from jaxpartials.graph.graph import CONSTANT, LITERAL, Value, reach
 
 LARGEST = 1 << 22  # elements; what is larger is not looked into
 # What index arithmetic is made of; nothing else is computed while a program is only being looked at.
-ARITHMETIC = frozenset(
-    """
-    add and broadcast_in_dim clamp concatenate convert_element_type copy div eq ge gt iota le lt max min mul ne not or
-    rem reshape rev select_n slice squeeze stack sub tile transpose
-    """.split()
-) | {CONSTANT, LITERAL}
+ARITHMETIC = frozenset({
+    CONSTANT, LITERAL,
+    "add", "and", "broadcast_in_dim", "clamp", "concatenate", "convert_element_type", "copy", "div", "eq", "ge",
+    "gt", "iota", "le", "lt", "max", "min", "mul", "ne", "not", "or", "rem", "reshape", "rev", "select_n",
+    "slice", "squeeze", "stack", "sub", "tile", "transpose",
+})  # fmt: skip
 
 
 def counted_axis(indices: Value, position: int | None) -> int | None:

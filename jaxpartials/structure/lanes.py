@@ -83,7 +83,7 @@ def common(states: Sequence[State]) -> State:
     for state in states:
         if isinstance(state, Mixed):
             raise Mixes(state)
-        if state == FREE or state == found:
+        if state in (FREE, found):
             continue
         if found != FREE:
             raise Mixes(f"pairs lanes along {described(found)} with lanes along {described(state)}")

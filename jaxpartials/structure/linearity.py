@@ -51,8 +51,9 @@ def nonlinear(outputs: Iterable[Value], inputs: Iterable[Value]) -> Node | None:
 
 
 def degrees(outputs: Iterable[Value], inputs: Iterable[Value]) -> dict[Key, Known]:
-    """For every value that `outputs` need: ZERO, CONSTANT, LINEAR or AFFINE in all the inputs together, or the first node
-    that is none of these. The keys are the number of the value's node and its place among that node's outputs."""
+    """What each value that `outputs` need is in all the inputs together: ZERO, CONSTANT, LINEAR, AFFINE, or else the
+    first node that is none of these. The keys: the number of the value's node, its place among the node's outputs.
+    """
     inputs = list(inputs)
     return _pass(outputs, {(v.node.number, v.index): LINEAR for v in inputs}, inputs)
 
@@ -78,10 +79,12 @@ def _node(node: Node, states: Sequence[Known]) -> Sequence[Known]:
     rule = RULES.get(node.name)
     if node.name in LEAVES:
         return [ZERO if _is_zero(node) else CONSTANT]
+    if node.effects and (not node.bodies or rule is None):
+        return [node] * count  # what it reads may have been written from any input
     if rule is None or rule.linear == NEVER:
         return [_first_curved(states, node) if moving else CONSTANT] * count
     if rule.linear == INSIDE:
-        return PROGRAMS.get(node.name, _call)(node, states) if moving else [CONSTANT] * count
+        return PROGRAMS.get(node.name, _call)(node, states) if moving or node.effects else [CONSTANT] * count
     if rule.linear == SAME:
         return states
     if not all(map(inexact, [*node.outputs, *(node.operands[i] for i in moving)])) and moving:
