@@ -105,14 +105,14 @@ def user_line(source: Any) -> tuple[str, int, str] | None:
 
 
 def function_info(params: dict[str, Any]) -> str | None:
-    """The user's function inside an equation: "energy at model.py:12"."""
+    """The user's function inside an equation: "model.py:12 (energy)"."""
     for value in params.values():
         if is_jaxpr(value):
             info = getattr(getattr(value, "jaxpr", value), "debug_info", None)
             text = getattr(info, "func_src_info", None)
             if text:
                 name, _, place = str(text).partition(" at ")
-                return f"{name} at {place.rsplit('/', 1)[-1]}" if place else name
+                return f"{place.rsplit('/', 1)[-1]} ({name})" if place else name
     return None
 
 

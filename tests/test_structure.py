@@ -126,6 +126,17 @@ def test_the_oracle_sees_the_mixing(case):
     assert mixing_found(case, case.axes, case.out) is not None
 
 
+@pytest.mark.parametrize("name", ["flip", "cumsum", "sort", "fft", "pool over lanes", "difference", "channels"])
+def test_a_wrong_row_is_caught(name, monkeypatch):
+    """The oracle would show it if the table let a primitive through that mixes."""
+    (case,) = (case for case in MIXING if case.name == name)
+    monkeypatch.setitem(RULES, case.mixed_by, RULES["sin"])
+    if case.name == "difference":
+        monkeypatch.setitem(RULES, "pad", RULES["sin"])
+    assert answer(case, order=2) is None
+    assert mixing_found(case, case.axes, case.out) is not None
+
+
 # Rows that not every release reaches with the cases here, ...
 UNREACHED = {
     "add_any", "cholesky_update", "device_put", "eq_to", "geqp3", "geqrf", "jit", "layout_constraint", "le_to",

@@ -119,7 +119,7 @@ class Flow:
             if rule is None:
                 mixed = [state for state in laned if isinstance(state, Mixed)]
                 raise Mixes(mixed[0] if mixed else Mixed(node, f"there is no rule for the primitive {node.name}"))
-            states = rule.axes(node, operands, self)
+            found = rule.axes(node, operands, self)
         except Mixes as mixes:
-            states = mixes.why if isinstance(mixes.why, Mixed) else Mixed(node, f"{node.name} {mixes.why}")
-        return [states] * len(node.outputs) if not isinstance(states, (list, tuple)) else states
+            found = mixes.why if isinstance(mixes.why, Mixed) else Mixed(node, f"{node.name} {mixes.why}")
+        return found if isinstance(found, Sequence) else [found] * len(node.outputs)

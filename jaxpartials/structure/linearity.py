@@ -93,6 +93,7 @@ def _node(node: Node, states: Sequence[Known]) -> Sequence[Known]:
         if len(moving) == 1:
             return [states[moving[0]]] * count
         return [_first_curved(states, node) if moving else ZERO if ZERO in states else CONSTANT] * count
+    assert isinstance(rule.linear, slice)
     joint = range(len(states))[rule.linear]
     if not set(moving) <= set(joint):
         return [_first_curved(states, node)] * count
