@@ -17,6 +17,8 @@ from jax.extend import core as _core
 # Equations that the library emits keep the user's lines, never ours.
 _source.register_exclusion(os.path.dirname(__file__) + os.sep)
 
+_JAX_FILES = os.path.dirname(jax.__file__) + os.sep
+
 Literal = _core.Literal
 Primitive = _core.Primitive
 ShapedArray = jax.core.ShapedArray  # pyright: ignore[reportAttributeAccessIssue]
@@ -106,14 +108,21 @@ def user_line(source: Any) -> tuple[str, int, str] | None:
 
 def function_info(params: dict[str, Any]) -> str | None:
     """The user's function inside an equation: "model.py:12 (energy)"."""
+    name, _, place = _function(params).partition(" at ")
+    return f"{place.rsplit('/', 1)[-1]} ({name})" if place else name or None
+
+
+def is_jax_function(params: dict[str, Any]) -> bool:
+    """Whether the function inside an equation is JAX's own, such as the body of `jnp.flip` or `jax.nn.relu`."""
+    return _function(params).partition(" at ")[2].startswith(_JAX_FILES)
+
+
+def _function(params: dict[str, Any]) -> str:
     for value in params.values():
         if is_jaxpr(value):
             info = getattr(getattr(value, "jaxpr", value), "debug_info", None)
-            text = getattr(info, "func_src_info", None)
-            if text:
-                name, _, place = str(text).partition(" at ")
-                return f"{place.rsplit('/', 1)[-1]} ({name})" if place else name
-    return None
+            return str(getattr(info, "func_src_info", None) or "")
+    return ""
 
 
 def has_user_frame(source: Any) -> bool:

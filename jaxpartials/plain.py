@@ -26,7 +26,7 @@ def plain(fn: Callable[..., Sequence[Any]], arrays: Sequence[Any], blocks: Seque
 def _dense(fn: Callable, arrays: Sequence[Any], block: Block) -> Callable:
     refusals = []
     for modes in itertools.product((jax.jacfwd, jax.jacrev), repeat=len(block.wrt)):
-        dense = lambda *arrays: fn(*arrays)[block.output]  # noqa: E731
+        dense = lambda *arrays: fn(*arrays)[block.output]
         for mode, leaf in zip(modes, block.wrt, strict=True):
             dense = mode(dense, argnums=leaf)
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 
+from jaxpartials import _jax
 from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, least_passes
 from jaxpartials.errors import DerivativeError
 from jaxpartials.graph.cost import Cost, cost, cost_of
@@ -459,6 +460,8 @@ def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice
 def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
     """Drop a loop where a loop of a higher order computes the same beside its own: lower orders come from there."""
     kept = {node.number for node in deriver.graph.effects}
+    if any(_has_own_value(node) for node in _all_nodes(values)):
+        return values
     for i, value in enumerate(values):
         for again in _equals(deriver, value) if any(node.bodies for node in reach([value])) else ():
             trial = [*values[:i], again, *values[i + 1 :]]
@@ -491,9 +494,16 @@ def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
             return values
 
 
+def _has_own_value(node: Node) -> bool:
+    """Whether a user's rule stands here, which may give a derivative beside another value than the function's own."""
+    return node.name.startswith("custom_") and not _jax.is_jax_function(node.params)
+
+
 def _heirs(deriver: Deriver, choices: Sequence[Choice]) -> dict[int, frozenset[int]]:
     """For each loop, the loops of higher orders that compute all that is read of it."""
     live = reach([v for choice in choices for v in choice.values])
+    if any(_has_own_value(node) for node in _all_nodes([v for choice in choices for v in choice.values])):
+        return {}
     used = {v for node in live for v in node.operands} | {v for choice in choices for v in choice.values}
     found = {}
     for node in live:

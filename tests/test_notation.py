@@ -311,9 +311,7 @@ def test_axes_are_labelled(spec, result, inputs, labels, stay):
     assert block.result == tuple(stay.split())
     leaves = tree_util.tree_leaves(list(ARGUMENTS.values()))
     for axes, leaf in zip(block.wrt_labels, (leaves[n] for n in block.wrt), strict=True):
-        assert tuple(
-            block.sizes.get(axis, None) or np.shape(leaf)[n] for n, axis in enumerate(axes)
-        ) == np.shape(leaf)
+        assert tuple(block.sizes.get(axis, None) or np.shape(leaf)[n] for n, axis in enumerate(axes)) == np.shape(leaf)
     assert not any(isinstance(label, int) for label in block.sizes)
     assert block.shape == tuple(block.sizes[label] for label in stay.split())
 

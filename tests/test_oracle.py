@@ -118,9 +118,7 @@ def test_pytrees_static_arguments_and_names_of_outputs():
 def test_complex_inputs():
     z = RNG.normal(size=3) + 1j * RNG.normal(size=3)
     for mode in ("fwd", "rev"):
-        np.testing.assert_allclose(
-            dense(lambda z: z**3, "w[i]/z[i] -> i", mode=mode)(z), 3 * z**2, rtol=1e-12
-        )
+        np.testing.assert_allclose(dense(lambda z: z**3, "w[i]/z[i] -> i", mode=mode)(z), 3 * z**2, rtol=1e-12)
 
 
 def test_selecting_from_a_tensor():

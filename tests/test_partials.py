@@ -44,7 +44,7 @@ def test_vmap(in_axes):
 
 
 def test_vmap_over_trailing_axes():
-    f = lambda x, w: jnp.sin(x @ w)  # noqa: E731
+    f = lambda x, w: jnp.sin(x @ w)
     g = jp.partials(f, "y/x")
     x, w = np.random.default_rng(0).normal(size=(3, 5)), np.random.default_rng(1).normal(size=(3, 4, 5))
     same(jax.vmap(g, (1, 2), 2)(x, w), jax.vmap(jax.jacfwd(f), (1, 2), 2)(x, w))
@@ -175,7 +175,7 @@ sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.cos(x) * g,))
 def test_custom_vjp_decides_the_mode():
     x = jnp.arange(1.0, 4.0)
     g = jp.partials(lambda x: jnp.sum(sine(x) * x), ["u/x", "u/x^2", "u/x[i]^2"])
-    plain = lambda x: jnp.sum(jnp.sin(x) * x)  # noqa: E731
+    plain = lambda x: jnp.sum(jnp.sin(x) * x)
     hessian = jax.hessian(plain)(x)
     same(g(x), [jax.grad(plain)(x), hessian, jnp.trace(hessian)])
     first = g.plan(x).partials[0]
@@ -206,13 +206,13 @@ def test_complex():
     x = jnp.arange(1.0, 5.0)
     same(jp.partials(jnp.fft.fft, "u/a")(x), jax.jacfwd(jnp.fft.fft)(x))
     z = x + 1j * x**2
-    f = lambda z: jnp.sum(jnp.abs(z) ** 2)  # noqa: E731
+    f = lambda z: jnp.sum(jnp.abs(z) ** 2)
     same(jp.partials(f, "u/z")(z), jax.jacrev(f)(z))
-    f = lambda z: z * jnp.exp(z[::-1] / 9)  # noqa: E731
+    f = lambda z: z * jnp.exp(z[::-1] / 9)
     same(jp.partials(f, "u/z")(z), jax.jacfwd(f, holomorphic=True)(z))
-    f = lambda z: jax.lax.fori_loop(0, 3, lambda i, c: c * z, jnp.where(jnp.real(z) > 2, z, 2 * z))  # noqa: E731
+    f = lambda z: jax.lax.fori_loop(0, 3, lambda i, c: c * z, jnp.where(jnp.real(z) > 2, z, 2 * z))
     same(jp.partials(f, "u[i]/z[i] -> i")(z), jnp.diag(jax.jacfwd(f, holomorphic=True)(z)))
-    with pytest.raises(jp.errors.DerivativeError, match="conj at test_partials.py.* is not"):
+    with pytest.raises(jp.errors.DerivativeError, match=r"conj at test_partials\.py.* is not"):
         jp.partials(lambda z: jnp.conj(z) * z, "u/z")(z)
 
 
@@ -236,7 +236,7 @@ def test_scan():
 
 
 def test_cond_and_vmapped_while():
-    f = lambda x: jax.lax.cond(x > 0, jnp.sin, lambda x: x**2, x)  # noqa: E731
+    f = lambda x: jax.lax.cond(x > 0, jnp.sin, lambda x: x**2, x)
     same(jp.partials(f, "u/x^2")(0.4), -np.sin(0.4))
     same(jp.partials(f, "u/x^2")(-0.4), 2.0)
 
@@ -268,7 +268,7 @@ def test_effects_happen_once_and_in_order():
 
 
 def test_chunks_are_the_whole():
-    f = lambda x: jnp.sin(x) * jnp.roll(x, 1) ** 2  # noqa: E731
+    f = lambda x: jnp.sin(x) * jnp.roll(x, 1) ** 2
     x = np.random.default_rng(0).normal(size=7)
     for spec in ("v/x", "v[i]/x[j]^2", "v[i]/x[j]^2 -> j i"):
         whole = jp.partials(f, spec)(x)
@@ -292,7 +292,7 @@ def test_derivatives_that_vanish():
 
 
 def test_options_are_checked():
-    f = lambda x: x  # noqa: E731
+    f = lambda x: x
     for options, match in [({"chunk_size": 0}, "chunk_size=0"), ({"tune": "fast"}, "tune='fast'"),
                            ({"outputs": "z"}, "one string")]:  # fmt: skip
         with pytest.raises(jp.errors.NotationError, match=match):
@@ -303,7 +303,7 @@ def test_options_are_checked():
 
 def test_measured_plans_give_the_same_values(capsys):
     x = np.random.default_rng(0).normal(size=5)
-    f = lambda x: jnp.sum(jnp.sin(x) * jnp.roll(x, 1))  # noqa: E731
+    f = lambda x: jnp.sum(jnp.sin(x) * jnp.roll(x, 1))
     g = jp.partials(f, "u/x^2", tune="measure")
     same(g(x), jax.hessian(f)(x))
     plan = g.plan(x)
@@ -345,6 +345,29 @@ def test_a_backward_rule_that_is_not_linear_is_not_taken_apart():
     same(jp.partials(f, "y/w")(2.0, x), jax.jacrev(f)(2.0, x))
 
 
+def test_a_rule_with_another_value_does_not_change_the_value():
+    @jax.custom_jvp
+    def odd(x):
+        return jnp.round(x)
+
+    odd.defjvp(lambda p, t: (p[0], t[0]))
+    f = lambda x: odd(x) * x
+    value, slope = jp.partials(f, ["u", "u/x"])(1.3)
+    same([value, slope], [f(1.3), jax.grad(f)(1.3)])
+
+
+def test_lines_are_those_of_the_call_not_of_an_earlier_one():
+    def first(x):
+        return jnp.flip(x, 0)
+
+    def second(x):
+        return jnp.flip(x, 0).sum(1)
+
+    first(jnp.ones((5, 3)))
+    (partial,) = jp.partials(second, "y[b]/x[b,i] -> b i").plan(jnp.ones((5, 3))).partials
+    assert any("(test_lines" in note and "second" in note for note in partial.notes), partial.notes
+
+
 def test_inside_shard_map():
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("d")
@@ -365,7 +388,7 @@ def test_a_fault_of_ours_leaves_the_plain_path(monkeypatch):
     def broken(*args, **kwargs):
         raise KeyError("planted")
 
-    f = lambda x, y: {"z": jnp.sin(x)[:, None] * y, "n": jnp.sum(x**2)}  # noqa: E731
+    f = lambda x, y: {"z": jnp.sin(x)[:, None] * y, "n": jnp.sum(x**2)}
     wanted = {"J": "z[b,i]/x[b] y[c,i] -> i b c", "z": "z", "n": "n/x^2", "c": "z[0,i]/y[k,2]"}
     x, y = np.random.default_rng(0).normal(size=3), np.random.default_rng(1).normal(size=(3, 4))
     want = jp.partials(f, wanted)(x, y)

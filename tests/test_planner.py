@@ -1,5 +1,7 @@
 """The plan: which mode, how many passes, what is shared, what stands in the way, and how it reads."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,7 @@ def parameters(*sizes, seed=0):
     rng = np.random.default_rng(seed)
     return [
         (rng.normal(size=(m, n)).astype("float32") / m**0.5, np.zeros(n, "float32"))
-        for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+        for m, n in itertools.pairwise(sizes)
     ]
 
 
@@ -55,7 +57,7 @@ def test_few_inputs_go_forward_and_few_outputs_in_reverse():
 
 
 def test_a_mixed_partial_of_few_inputs_and_many_parameters():
-    f = lambda t, w: jnp.sum(jnp.sin(t * w) ** 2)  # noqa: E731
+    f = lambda t, w: jnp.sum(jnp.sin(t * w) ** 2)
     plan = jp.partials(f, "u/t w").plan(0.3, jnp.ones(50))
     (partial,) = plan.partials
     assert partial.passes == 1
@@ -63,7 +65,7 @@ def test_a_mixed_partial_of_few_inputs_and_many_parameters():
 
 
 def test_both_diagonal_blocks_take_two_passes():
-    f = lambda a, b: (jnp.sin(a) * jnp.cos(b), a * b**2)  # noqa: E731
+    f = lambda a, b: (jnp.sin(a) * jnp.cos(b), a * b**2)
     g = jp.partials(f, ["z[i]/a[i] -> i", "y[i]/b[i] -> i"], outputs=("z", "y"))
     plan = g.plan(*[jax.ShapeDtypeStruct((300,), "float32")] * 2)
     assert [(p.passes, p.lanes) for p in plan.partials] == [(1, ("i",)), (1, ("i",))]
@@ -71,7 +73,7 @@ def test_both_diagonal_blocks_take_two_passes():
 
 
 @pytest.mark.parametrize(
-    "mix, name",
+    ("mix", "name"),
     [
         (lambda x: x - x.mean(0), "reduce_sum"),
         (lambda x: x[::-1], "rev"),

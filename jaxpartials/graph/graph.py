@@ -53,8 +53,18 @@ class Node:
     """
 
     __slots__ = (
-        "bodies", "context", "effects", "name", "number", "opaque",
-        "operands", "outputs", "params", "primitive", "source", "__weakref__",
+        "__weakref__",
+        "bodies",
+        "context",
+        "effects",
+        "name",
+        "number",
+        "opaque",
+        "operands",
+        "outputs",
+        "params",
+        "primitive",
+        "source",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, operands: Sequence[Value] = (), params: dict | None = None):
@@ -244,6 +254,7 @@ class Graph:
                     bodies=node.bodies, opaque=node.opaque, source=node.source, context=node.context,
                 )  # fmt: skip
                 done.update(zip(node.outputs, outputs, strict=True))
+
         for value in values:
             settle(value)
         return done

@@ -41,8 +41,13 @@ def extend(graph: Graph, fn: Callable, operands: Sequence[Value], *extra: Any) -
     return jax.tree.unflatten(jax.tree.structure(out), results)
 
 
-def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: Any) -> list[Value]:
-    """Append a jaxpr's equations to the graph, its inputs bound to `inputs`; return its outputs."""
+def _append(
+    graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: Any, by_caller: bool = False
+) -> list[Value]:
+    """Append a jaxpr's equations to the graph, its inputs bound to `inputs`; return its outputs.
+
+    Equations without a frame of the user's take the caller's; with `by_caller`, all do.
+    """
     env: dict[Any, Value] = dict(zip(jaxpr.inputs, inputs, strict=True))
     for var, array in jaxpr.constants:
         scalar = isinstance(array, (np.ndarray, np.generic)) and np.ndim(array) == 0
@@ -54,7 +59,7 @@ def _append(graph: Graph, jaxpr: _jax.Jaxpr, inputs: Sequence[Value], caller: An
     for equation in jaxpr.equations:
         operands = [read(atom) for atom in equation.invars]
         source = equation.source_info
-        if caller is not None and not _jax.has_user_frame(source):
+        if caller is not None and (by_caller or not _jax.has_user_frame(source)):
             source = caller
         outputs = _append_equation(graph, equation, operands, source)
         env.update(zip(equation.outvars, outputs, strict=True))
@@ -65,7 +70,8 @@ def _append_equation(graph: Graph, equation: Any, operands: list[Value], source:
     name, params = equation.primitive.name, equation.params
     if name in PLAIN_CALLS and (name not in ("jit", "pjit") or _jax.is_plain_jit(params)):
         inner = next(p for p in params.values() if _jax.is_jaxpr(p))
-        return _append(graph, _jax.open_jaxpr(inner), operands, source)
+        # JAX traces its own functions once: their equations name whoever called them first.
+        return _append(graph, _jax.open_jaxpr(inner), operands, source, _jax.is_jax_function(params))
     bodies = [body(p, graph.rules, source) for p in _jaxprs(params)]
     if name in CONTROL:
         params = _control_params(name, params)
