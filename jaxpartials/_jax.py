@@ -79,6 +79,11 @@ def bind(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> lis
     return list(out) if primitive.multiple_results else [out]
 
 
+def expand(params: dict[str, Any], operands: Sequence[Any]) -> Any:
+    """What an operation that JAX keeps whole, with a rule of its own, is made of."""
+    return params["_prim"].expand(*operands)
+
+
 @contextlib.contextmanager
 def user_context(source: Any, context: Any):
     """Emit equations under the source line, the name stack and the settings they were first traced with."""

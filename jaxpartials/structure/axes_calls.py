@@ -164,7 +164,7 @@ def custom_vjp(node: Node, states: Sequence[State], flow: Any) -> Sequence[State
 
 def expansion(node: Node) -> Graph:
     with _jax.user_context(node.source, node.context):
-        return trace(lambda operands: node.params["_prim"].expand(*operands), _shapes(node.operands))[0]
+        return trace(lambda operands: _jax.expand(node.params, operands), _shapes(node.operands))[0]
 
 
 def pushforward(node: Node) -> Graph:
