@@ -300,8 +300,11 @@ def check_lanes(program, block, tensor, row):
     places = np.indices(tensor.shape)
     rounding = 1e-12 * np.max(np.abs(tensor), initial=0)
     for label in {*block.output_labels} & {*itertools.chain(*block.wrt_labels)}:
-        first, *others = (place for place, name in zip(places, labels, strict=True) if name == label)
-        off = np.any([place != first for place in others], axis=0)
+        pairs = list(zip(places, labels, strict=True))
+        n = len(block.output_labels)
+        first, *same = (place for place, name in pairs[:n] if name == label)
+        on = np.all([place == first for place in [first, *same]], axis=0)
+        off = on & np.any([place != first for place, name in pairs[n:] if name == label], axis=0)
         if isinstance(label, int) or np.all(np.abs(tensor[off]) <= rounding):
             continue
         assert label not in row.lanes, f"{row.spec}: {label} is no lane"
