@@ -107,7 +107,6 @@ class Case:
     tolerance: float = 2e-4
     differs: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Callable[..., Any], tuple], Prepared] = compiled
-    notes: tuple[str, ...] = ()
 
     def measure(self, rounds: int, console: Console) -> Result:
         """Compile, compare the values, then time `rounds` rounds."""
@@ -120,15 +119,18 @@ class Case:
             seconds = take_turns({name: variant.run for name, variant in prepared.items()}, rounds)
         rows = {name: self._row(name, prepared[name], seconds) for name in self.variants}
         targets = tuple(_verdict(target, seconds) for target in self.targets)
-        notes = (*self.notes, *(f"{name}: {reason}" for name, reason in self.differs.items()))
-        return Result(self.name, COLUMNS, rows, targets, notes)
+        return Result(self.name, COLUMNS, rows, targets, self._exceptions())
 
     def compare(self, console: Console) -> Result:
         """The values alone, untimed."""
         prepare = hastily_compiled if self.prepare is compiled else self.prepare
         with console.status(f"{self.name}: comparing values"):
             self.check({name: prepare(fn, self.args).run() for name, fn in self.variants.items()})
-        return Result(self.name, (), {}, notes=(f"{len(self.variants)} variants, the same values.",))
+        agree = f"{len(self.variants) - len(self.differs)} variants, the same values."
+        return Result(self.name, (), {}, notes=(agree, *self._exceptions()))
+
+    def _exceptions(self) -> tuple[str, ...]:
+        return tuple(f"{name}: {reason}" for name, reason in self.differs.items())
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Every variant's values against the reference's.
@@ -222,13 +224,13 @@ def spread(numbers: list[float]) -> float:
 
 
 def _verdict(target: Target, seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    measured = statistics.median(a / b for a, b in zip(seconds[target.variant], seconds[target.of], strict=True))
-    return verdict(f"{target.variant} / {target.of}", measured, target.ratio)
+    ratios = [a / b for a, b in zip(seconds[target.variant], seconds[target.of], strict=True)]
+    return verdict(f"{target.variant} / {target.of}", statistics.median(ratios), target.ratio, spread(ratios))
 
 
-def verdict(what: str, measured: float, wanted: float) -> dict[str, Any]:
+def verdict(what: str, measured: float, wanted: float, spread: float | None = None) -> dict[str, Any]:
     """One target: what was measured, what is wanted at most, and whether it is met."""
-    return {"what": what, "measured": measured, "wanted": wanted, "met": measured <= wanted}
+    return {"what": what, "measured": measured, "spread": spread, "wanted": wanted, "met": measured <= wanted}
 
 
 def count_equations(jaxpr: Any) -> int:
@@ -266,7 +268,9 @@ def show(result: Result, console: Console) -> None:
         console.print(table)
     for target in result.targets:
         met = "[green]met[/]" if target["met"] else "[red]missed[/]"
-        console.print(f"  {target['what']} = {target['measured']:.3g}, wanted at most {target['wanted']:g}: {met}")
+        spread = "" if target["spread"] is None else f" ± {target['spread']:.2g}"
+        measured = f"{target['what']} = {target['measured']:.3g}{spread}"
+        console.print(f"  {measured}, wanted at most {quantity(target['wanted'])}: {met}")
     for note in result.notes:
         console.print(f"  {note}", markup=False)
     console.print()

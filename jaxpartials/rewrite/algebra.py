@@ -479,6 +479,18 @@ def transpose_broadcast(graph, x, *, permutation):
     return broadcast(graph, inner, [x.shape[axis] for axis in permutation], dimensions)
 
 
+@rewrite("transpose")
+def transpose_outer_product(graph, x, *, permutation):
+    """transpose(broadcast(u) * broadcast(v)) -> broadcast(u) * broadcast(v), axes in the new order already. Exact."""
+    if not made_by(x, "mul") or not all(
+        made_by(y, "broadcast_in_dim") and y.aval.ndim == x.aval.ndim and y.node.operands[0].aval.size < x.aval.size
+        for y in x.node.operands
+    ):
+        return None
+    u, v = (transpose(graph, y, permutation) for y in x.node.operands)
+    return equation(graph, lax.mul_p, u, v)
+
+
 @rewrite("reshape")
 def merge_reshapes(graph, x, *, new_sizes):
     """reshape(x, shape of x) -> x, and reshape(y) -> reshape(x) for y that is x reshaped or squeezed."""

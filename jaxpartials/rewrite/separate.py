@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxpartials import _jax
 from jaxpartials.graph.emit import emit_node
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, frontier, is_zero, reach
@@ -145,6 +147,20 @@ def _dot_general(node: Node, arrays: list, states: Sequence[_Along | None]) -> t
     others = [pair for pair in pairs if pair not in mine]
     contract = tuple(a for a, _ in others), tuple(b for _, b in others)
     batch = (*lhs_batch, mine[0][0]), (*rhs_batch, mine[0][1])
+    if not others and node.params.get("preferred_element_type") in (None, node.outputs[0].dtype):
+        return _outer(arrays[0], arrays[1], *batch), _Apart(len(lhs_batch))
     params = {**node.params, "dimension_numbers": (contract, batch)}
     (result,) = _jax.bind(node.primitive, params, arrays)
     return result, _Apart(len(lhs_batch))
+
+
+def _outer(lhs: Any, rhs: Any, lhs_batch: Sequence[int], rhs_batch: Sequence[int]) -> Any:
+    """A product that contracts nothing, by broadcasting, which XLA fuses: not one matrix product per lane."""
+    free_lhs = [axis for axis in range(lhs.ndim) if axis not in lhs_batch]
+    free_rhs = [axis for axis in range(rhs.ndim) if axis not in rhs_batch]
+    lhs = jnp.transpose(lhs, (*lhs_batch, *free_lhs))
+    rhs = jnp.transpose(rhs, (*rhs_batch, *free_rhs))
+    common = len(lhs_batch)
+    lhs = jnp.expand_dims(lhs, tuple(range(lhs.ndim, lhs.ndim + len(free_rhs))))
+    rhs = jnp.expand_dims(rhs, tuple(range(common, common + len(free_lhs))))
+    return lhs * rhs
