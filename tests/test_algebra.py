@@ -11,6 +11,8 @@ from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import trace
 from jaxpartials.rewrite.algebra import RULES, lossless, sink_transposes
 
+pytestmark = pytest.mark.slow
+
 TINY = np.finfo(np.float32).tiny
 X = np.array([[0.0, -0.0, 1.0, -1.5], [np.inf, -np.inf, np.nan, 3e38], [-2 * TINY, -TINY, 0.1, 7.25]], np.float32)
 Y = np.roll(X, 5)

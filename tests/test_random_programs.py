@@ -23,6 +23,8 @@ from jaxpartials.notation import Block, parse, resolve
 from tests.oracle import select
 from tests.programs import LANE_ROWS, MIXING_ROWS, ROWS, Program, draw
 
+pytestmark = pytest.mark.slow
+
 RTOL = 1e-9
 DENSE = 3000  # elements of the largest dense tensor
 REFUSALS = (TypeError, ValueError, NotImplementedError)  # how JAX refuses a mode

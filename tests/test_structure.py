@@ -16,6 +16,8 @@ from jaxpartials.structure.linearity import AFFINE, CONSTANT, degrees, nonlinear
 from jaxpartials.structure.linearity import LINEAR as DEGREE_LINEAR
 from jaxpartials.structure.rules import NEVER, RULES
 
+pytestmark = pytest.mark.slow
+
 ids = lambda case: case.name
 
 
