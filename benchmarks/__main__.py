@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         document = {"environment": environment(), "cases": [result.as_json() for result in results]}
         Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
     if options.picture:
-        draw(results, options.picture)
+        console.print(draw(results, options.picture))
     return int(failed)
 
 
@@ -73,11 +73,15 @@ def environment() -> dict[str, Any]:
     }
 
 
-def draw(results: list[Result], path: str) -> None:
-    """One panel per case: the ratio of every variant to the reference, which is the line at 1."""
-    from matplotlib.figure import Figure
-
+def draw(results: list[Result], path: str) -> str:
+    """One panel per case: the ratio of every variant to the reference, which is the line at 1. Says what it did."""
     timed = [result for result in results if "ratio" in result.columns]
+    if not timed:
+        return "Nothing was timed: no picture."
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return "matplotlib is not installed: no picture."
     figure = Figure(figsize=(8, 0.6 + sum(0.9 + 0.28 * len(result.rows) for result in timed)), layout="constrained")
     panels = figure.subplots(
         len(timed), 1, squeeze=False, sharex=True, height_ratios=[3 + len(result.rows) for result in timed]
@@ -93,6 +97,7 @@ def draw(results: list[Result], path: str) -> None:
         panel.margins(x=0.15)
     panels[-1, 0].set_xlabel("time relative to the reference")
     figure.savefig(path, dpi=120)
+    return f"The ratios are drawn in {path}."
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -126,6 +126,16 @@ class Deriver:
             pulled = self._substitute(pulled, symbol, ones)
         return self._select(pulled, slot_labels)
 
+    def keeps_apart(self, block: Block, slot: int, siblings: Sequence[int]) -> frozenset[str]:
+        """The output's axis names that one reverse pass by the wrt at `slot` keeps apart."""
+        value, labels = self.output(block)
+        symbol = self._symbol(("c", value.shape, str(value.dtype), 0), value)
+        pulled = self._vjp(value, [self.inputs[i] for i in siblings], symbol).get(self.inputs[block.wrt[slot]])
+        names = [name for name in labels if name not in block.wrt_labels[slot] and block.sizes[name] > 1]
+        if pulled is None:
+            return frozenset(names)
+        return frozenset(n for n in names if self._separate(pulled, symbol, labels.index(n)) is not None)
+
     def _separate(self, value: Value, symbol: Value, axis: int) -> tuple[Value, int] | None:
         key = ("apart", value, symbol, axis)
         if key not in self._memo:
@@ -301,8 +311,8 @@ class Deriver:
         return extend(self.graph, lambda a: contract(a, labels, block.result), [value])
 
 
-def least_passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> int:
-    """How many directions a candidate pushes and pulls for one block, if lanes separate wherever they may."""
+def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apart: frozenset[str]) -> int:
+    """How many directions a candidate pushes and pulls for one block; one reverse pass serves the names in `apart`."""
     summed = _summed_labels(block)
     labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
     names: set[str] = set()
@@ -313,7 +323,7 @@ def least_passes(block: Block, candidate: Candidate, lanes: frozenset[str]) -> i
             names |= set(seed.directions)
         else:
             seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
-            names |= set(seed.directions) & set(slot_labels)
+            names |= set(seed.directions) - (apart - set(slot_labels))
             labels = tuple(dict.fromkeys(a for a in slot_labels if isinstance(a, str)))
     return math.prod(block.sizes[name] for name in names)
 

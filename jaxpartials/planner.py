@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 
 from jaxpartials import _jax
-from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, least_passes
+from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, count_passes
 from jaxpartials.errors import DerivativeError
 from jaxpartials.graph.cost import Cost, cost, cost_of
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
@@ -103,6 +103,7 @@ class _Wanted:
     partial: Partial
     blocks: Sequence[Block]
     lanes: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
@@ -171,17 +172,22 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
         return
     _find_lanes(deriver, want)
     siblings = [sorted({block.wrt[slot] for block in want.blocks}) for slot in range(want.partial.order)]
+    want.apart = _apart(deriver, want, siblings)
     refused: list[str] = []
+    unexplained = False
     best = math.inf
     for estimate, weight, candidate in _prospects(want):
-        if estimate > _limit(want.partial.order) * best or len(want.choices) >= MOST.get(want.partial.order, 3):
+        if estimate > _limit(want.partial.order) * best:
+            break
+        if len(want.choices) >= MOST.get(want.partial.order, 3) and estimate >= best:
             break
         refusal = _dtype_refusal(deriver, want, candidate)
         if refusal is None:
             try:
                 built = [deriver.derivative(block, candidate, want.lanes, siblings) for block in want.blocks]
             except (TypeError, ValueError, NotImplementedError) as error:  # how JAX refuses a mode
-                refusal = _refusal(deriver, want, candidate, error)
+                refusal, explained = _refusal(deriver, want, candidate, error)
+                unexplained = unexplained or not explained
         if refusal is None:
             values = [value for value, _ in built]
             passes = _total(want, candidate, [count for _, count in built])
@@ -191,10 +197,22 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
             refused.append(refusal)
     want.notes += refused
     if not want.choices:
-        raise DerivativeError(
-            f'"{want.partial.text}" cannot be computed: no mode of differentiation goes through.\n'
-            + "\n".join(f"  {reason}" for reason in refused)
-        )
+        message = f'"{want.partial.text}" cannot be computed: no mode of differentiation goes through.\n'
+        message += "\n".join(f"  {reason}" for reason in refused)
+        # Where no operation of the user's is to blame, it may be us: the plain path has the last word.
+        raise RuntimeError(message) if unexplained else DerivativeError(message)
+
+
+def _apart(deriver: Deriver, want: _Wanted, siblings: Sequence[Sequence[int]]) -> frozenset[str]:
+    """The output's axis names that a reverse pass keeps apart, whichever wrt it is by."""
+    kept = {name for name in want.blocks[0].output_labels if isinstance(name, str)} - want.lanes
+    try:
+        for block in want.blocks:
+            for slot in range(want.partial.order):
+                kept &= deriver.keeps_apart(block, slot, siblings[slot]) if kept else kept
+    except (TypeError, ValueError, NotImplementedError):  # no reverse mode
+        return frozenset()
+    return frozenset(kept)
 
 
 def _limit(order: int) -> float:
@@ -206,7 +224,7 @@ def _prospects(want: _Wanted) -> list[tuple[float, float, Candidate]]:
     found = []
     for candidate in _candidates(want.partial):
         weight = math.prod(PASS_COST[stage.mode] for stage in candidate)
-        counts = [least_passes(block, candidate, want.lanes) for block in want.blocks]
+        counts = [count_passes(block, candidate, want.lanes, want.apart) for block in want.blocks]
         found.append((weight * max(1, _total(want, candidate, counts)), weight, candidate))
     return sorted(found, key=lambda found: found[0])
 
@@ -354,17 +372,17 @@ ONE_WAY = {
 }
 
 
-def _refusal(deriver: Deriver, want: _Wanted, candidate: Candidate, error: Exception) -> str:
-    """Which operation stands in the way of a mode, and where the user wrote it."""
+def _refusal(deriver: Deriver, want: _Wanted, candidate: Candidate, error: Exception) -> tuple[str, bool]:
+    """Which operation stands in the way of a mode, and where the user wrote it; and whether one was found."""
     modes = [stage.mode for stage in candidate]
     message = str(error).strip().split("\n")[0]
     culprit = _culprit(deriver, want, modes, message)
     mode = " and ".join(dict.fromkeys(modes))
     if culprit is None:
-        return f"{mode} mode: {message or type(error).__name__}"
+        return f"{mode} mode: {message or type(error).__name__}", False
     if culprit.name in ONE_WAY:
-        return f"{culprit.name} at {culprit.where} cannot be differentiated in {ONE_WAY[culprit.name]} mode"
-    return f"{culprit.name} at {culprit.where} cannot be differentiated in {mode} mode: {message}"
+        return f"{culprit.name} at {culprit.where} cannot be differentiated in {ONE_WAY[culprit.name]} mode", True
+    return f"{culprit.name} at {culprit.where} cannot be differentiated in {mode} mode: {message}", True
 
 
 def _culprit(deriver: Deriver, want: _Wanted, modes: Sequence[str], message: str) -> Node | None:

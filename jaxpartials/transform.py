@@ -134,6 +134,7 @@ class Partials:
             args, kwargs = call.rebuild(arrays)
             return self._fn(*args, **kwargs)
 
+        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
         graph, shapes = trace(run_fn, call.arrays, rules=RULES)
         # Positions among all leaves, static ones too, are what `resolve` speaks of.
         blocks = [resolve(spec, call.arguments, shapes, self._outputs) for spec in self._specs]
@@ -147,12 +148,16 @@ class Partials:
         except DerivativeError as error:
             raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error.__cause__
         except Exception as error:  # a fault of ours must not stand between the user and the derivative
+            wanted = list(itertools.chain(*placed))
+            try:
+                run = plain(lambda *arrays: jax.tree.leaves(run_fn(arrays)), call.arrays, wanted)
+            except (TypeError, ValueError, NotImplementedError):
+                raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error
             warnings.warn(
                 f"{self!r} is computed by plain jacfwd and jacrev, densely: planning failed with"
                 f" {type(error).__name__}: {error}. Please report this.",
                 stacklevel=4,
             )
-            run = plain(lambda *arrays: jax.tree.leaves(run_fn(arrays)), call.arrays, list(itertools.chain(*placed)))
             made = plain_plan(graph, requests, f"plain JAX, because planning failed with {error!r}")
             captured = [array for _, array in graph.constants.values()]  # for what they tell of enclosing traces
             return _Program(made, captured, lambda _, arrays: run(arrays), structures, self._structure, self._name)

@@ -184,5 +184,7 @@ def test_the_picture_is_drawn(tmp_path):
     row = {"ratio": 1.2, "spread": 0.1}
     timed = Result("case", ("ratio",), {"by hand": row | {"ratio": 1.0}, "partials": row})
     untimed = Result("compile_cost", ("equations",), {"order 1": {"equations": 3}}, (verdict("n", 3, 4),))
-    draw([timed, untimed], str(tmp_path / "ratios.png"))
+    assert "no picture" in draw([untimed], str(tmp_path / "ratios.png"))
+    assert not (tmp_path / "ratios.png").exists()
+    assert "ratios.png" in draw([timed, untimed], str(tmp_path / "ratios.png"))
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")

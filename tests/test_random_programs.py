@@ -254,6 +254,7 @@ def check(case: Case) -> None:
         close(slope, expected, largest, f"gradient of the loss by {name}")
     plan = g.plan(*program.args)
     for row, tree in zip(plan.partials, trees.values(), strict=True):
+        check_modes(program, row)
         for wanted in jax.tree.leaves(tree):
             check_lanes(program, wanted.block, np.asarray(tensors[wanted.tensor]), row)
 
@@ -295,6 +296,13 @@ def close(found, expected, scale, name):
     np.testing.assert_allclose(found, expected, rtol=RTOL, atol=1e-11 * max(float(scale), 1e-3), err_msg=name)
 
 
+def check_modes(program, row):
+    """No plan falls back on the plain path, and a mode is refused for what JAX has in one mode only."""
+    assert row.mode != "plain", row.notes
+    refused = [note for note in row.notes if re.search(r"^(forward|reverse).* mode: |cannot be differentiated", note)]
+    assert all(program.one_way and re.search("custom_vjp|while", note) for note in refused), refused
+
+
 def check_lanes(program, block, tensor, row):
     """Lanes that the plan takes for independent are; of others it says so, and which line mixes them."""
     labels = [*block.output_labels, *itertools.chain(*block.wrt_labels)]
@@ -317,4 +325,19 @@ def check_lanes(program, block, tensor, row):
 
 @pytest.mark.parametrize("seed", range(500))
 def test_random_program(seed):
+    if seed % 25 == 0:
+        jax.clear_caches()  # compiled programs that will not run again
     check(make_case(seed))
+
+
+def test_a_lane_that_is_none_is_noticed(monkeypatch):
+    case = next(case for case in map(make_case, range(4, 500, 5)) if any("-> b" in spec for spec in case.specs))
+    monkeypatch.setattr("jaxpartials.planner.independent", lambda *args: None)
+    with pytest.raises(AssertionError):
+        check(case)
+
+
+def test_a_wrong_derivative_is_noticed(monkeypatch):
+    monkeypatch.setattr(jax, "jacfwd", lambda f: lambda x: 1.0000001 * jax.jacrev(f)(x))
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check(make_case(0))

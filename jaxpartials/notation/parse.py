@@ -48,7 +48,7 @@ _HABITS = (
     (r"\(", 'Axes are written in square brackets: "u/x[i]".'),
     (r"\^", 'A power belongs to an input and comes after its axes: "u/x[i]^2".'),
     (r"-", 'The arrow is written "->", and a part is named by an identifier or a position.'),
-    (r"=>|→|⟶", 'The arrow is written "->".'),
+    (r"=>|→|⟶|>", 'The arrow is written "->".'),
 )
 _START_HABITS = (
     (r"/|-|$", 'A spec starts with the name of an output: "u", "u/x".'),
@@ -56,7 +56,8 @@ _START_HABITS = (
 )
 _AXIS_HABITS = (
     (r"$|/|->", 'The bracket "[" is not closed.'),
-    (r":", 'An axis that stays is named, as in "u[b]/X[b,0] -> b"; there are no slices.'),
+    (r"['\"]", 'A part of a pytree is named after a dot: "y/params.w".'),
+    (r":|\.", 'An axis that stays is named, as in "u[b]/X[b,0] -> b"; there are no slices.'),
     (r"-", "Positions are counted from the front, 0, 1, 2, ..."),
     (r"_", "The name of an axis starts with a letter."),
     (r"[0-9]", "An axis is a position, 0, 1, 2, ..., or a name that starts with a letter."),

@@ -488,7 +488,7 @@ def transpose_outer_product(graph, x, *, permutation):
     ):
         return None
     u, v = (transpose(graph, y, permutation) for y in x.node.operands)
-    return equation(graph, lax.mul_p, u, v)
+    return equation(graph, lax.mul_p, u, v, **x.node.params)
 
 
 @rewrite("reshape")
