@@ -588,7 +588,7 @@ class Draw:
         table = ROWS if self.depth == 0 else ELEMENTWISE + PAIRS
         # JAX is of two minds about a pullback inside a custom rule: it depends on what is perturbed.
         table = [r for r in table if r.most >= 3 and not (row.closed and "custom_vjp" in r.text)]
-        while len(inner.rows) < 1 + self.rng.integers(3):
+        while len(inner.rows) < 1 + self.rng.integers(2):
             inner.add(inner.choice(table))
         last = inner.variables[-1].name
         heading = f"def {name}({', '.join(v.name for v in arguments)}):"
@@ -675,15 +675,12 @@ def _attempt(seed, attempt, force, lanes, mixed, length):
     made = tries = 0
     while made < count:
         tries += 1
-        if tries > 30:
+        if tries > 30 or len(body.lines) > 6 * length:
             return None
         if made == mix and mixed and not body.marks:
             body.add(body.choice(MIXING_ROWS))
         if made == when and force is not None and force not in body.rows:
-            if not body.add(force):
-                body.add(body.choice(table))  # until there is a variable that fits it
-                continue
-            made += 1
+            made += body.add(force) or 0 * body.add(body.choice(table))  # until there is a variable that fits
             continue
         # Elementwise lines keep every program nonlinear.
         made += body.add(body.choice(table if rng.random() < 0.7 else ELEMENTWISE + PAIRS))

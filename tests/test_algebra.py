@@ -101,6 +101,7 @@ FIRES = {
     "transpose of a broadcast": (lambda x: lax.broadcast(x, (5,)).transpose(1, 0, 2), (X,), 1),
     "transpose of a broadcast, crossing": (lambda x: lax.broadcast(x, (5,)).transpose(2, 0, 1), (X,), 2),
     "transpose of an outer product": (lambda u, v: (u[:, None] * v[None, :]).T, (X[:, 0], X[0]), 3),
+    "transpose of a product without contraction": (lambda u, v: jnp.tensordot(u, v, 0).T, (X[:, 0], X[0]), 1),
     "transpose of a filled array": (lambda x: x * full(3, T).transpose(2, 0, 1), (T.reshape(3, 4, 2),), 2),
     "reshape to the same shape": (lambda x: lax.reshape_p.bind(
         x, new_sizes=x.shape, dimensions=None, sharding=None), (X,), 0),

@@ -205,10 +205,10 @@ def make_case(seed: int, length: int = 3, most: int = 3) -> Case:
     turn = seed // 5 * (3 if table is ROWS else 1) + (kind if table is ROWS else 0)
     lanes = int(rng.integers(3, 6)) if kind > 2 else None
     program = draw(seed, table[turn % len(table)], lanes=lanes, mixed=kind == 4, length=length)
-    drawn = rng.choice(4, size=rng.integers(2, most + 1), p=[0.1, 0.45, 0.35, 0.1])
+    drawn = rng.choice(4, size=rng.integers(2, most + 1), p=[0.1, 0.5, 0.32, 0.08])
     specs = tuple(draw_spec(rng, program, min(int(order), program.most)) for order in drawn)
     chunk_size = int(rng.integers(1, 4)) if rng.random() < 0.2 else None
-    return Case(seed, program, specs, chunk_size, gradient=rng.random() < 0.5)
+    return Case(seed, program, specs, chunk_size, gradient=rng.random() < 0.4)
 
 
 def check(case: Case) -> None:

@@ -29,6 +29,10 @@ TURN = 5e-7
 # The part of an elementwise result that goes through memory: about one equation in four ends a fusion.
 FUSED = 0.25
 
+# To take a slice of an array at every turn, or to put one there, costs as much as moving so many bytes: what a reverse
+# pass keeps of a loop is stacked so, and small loops are dearer backwards than their operations tell.
+STACKING = 2400
+
 # How often the body of a while loop is taken to run.
 ASSUMED_TRIPS = 30
 
@@ -285,7 +289,9 @@ def _triangular_solve(node: Node) -> Cost:
 
 def _scan(node: Node) -> Cost:
     (body,) = node.bodies
-    return (_body(body) + Cost(turns=1)) * node.params["length"]
+    unstacked = node.params["num_consts"] + 2 * node.params["num_carry"]
+    stacked = len(node.operands) + len(node.outputs) - unstacked
+    return (_body(body) + Cost(bytes=STACKING * stacked, turns=1)) * node.params["length"]
 
 
 def _while(node: Node) -> Cost:

@@ -491,6 +491,16 @@ def transpose_outer_product(graph, x, *, permutation):
     return equation(graph, lax.mul_p, u, v, **x.node.params)
 
 
+@rewrite("transpose")
+def transpose_dot_outer_product(graph, x, *, permutation):
+    """transpose(dot(u, v)) -> dot(v, u), where nothing is contracted and the axes of u and v change places. Exact."""
+    if not made_by(x, "dot_general") or x.node.params["dimension_numbers"] != (((), ()), ((), ())):
+        return None
+    u, v = x.node.operands
+    swapped = (*range(u.aval.ndim, x.aval.ndim), *range(u.aval.ndim))
+    return equation(graph, lax.dot_general_p, v, u, **x.node.params) if tuple(permutation) == swapped else None
+
+
 @rewrite("reshape")
 def merge_reshapes(graph, x, *, new_sizes):
     """reshape(x, shape of x) -> x, and reshape(y) -> reshape(x) for y that is x reshaped or squeezed."""
