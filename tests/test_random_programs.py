@@ -194,7 +194,7 @@ class Case:
     program: Program
     specs: tuple[str, ...]
     chunk_size: int | None
-    gradient: bool
+    use: str  # "value", "gradient" of a loss, or under "vmap"
 
 
 def make_case(seed: int, length: int = 3, most: int = 3) -> Case:
@@ -208,7 +208,7 @@ def make_case(seed: int, length: int = 3, most: int = 3) -> Case:
     drawn = rng.choice(4, size=rng.integers(2, most + 1), p=[0.1, 0.5, 0.32, 0.08])
     specs = tuple(draw_spec(rng, program, min(int(order), program.most)) for order in drawn)
     chunk_size = int(rng.integers(1, 4)) if rng.random() < 0.2 else None
-    return Case(seed, program, specs, chunk_size, gradient=rng.random() < 0.4)
+    return Case(seed, program, specs, chunk_size, str(rng.choice(["value", "gradient", "vmap"], p=[0.5, 0.4, 0.1])))
 
 
 def check(case: Case) -> None:
@@ -240,10 +240,11 @@ def check(case: Case) -> None:
         tensors = {key: tower(leaves) for key, tower in towers.items()}
         return loss([cut(tensors[wanted.tensor], wanted.block) for wanted in flat]), tensors
 
-    outer = differentiation(theirs, oracle.leaves, program.one_way) if case.gradient else value
-    # Under jit, or as it stands: then arguments that are floats come in as floats.
-    found, left = (jax.jit(outer, static_argnums=0) if case.gradient else outer)(ours, oracle.leaves)
+    outer = differentiation(theirs, oracle.leaves, program.one_way) if case.use == "gradient" else value
     tensors, right = jax.jit(outer, static_argnums=0)(theirs, oracle.leaves)
+    # Under jit, or as it stands: then arguments that are floats come in as floats.
+    outer = jax.jit(outer, static_argnums=0) if case.use == "gradient" else mapped if case.use == "vmap" else value
+    found, left = outer(ours, oracle.leaves)
     for wanted, partial in zip(flat, found, strict=True):
         tensor = np.asarray(tensors[wanted.tensor])
         labels = [*wanted.block.output_labels, *itertools.chain(*wanted.block.wrt_labels)]
@@ -272,6 +273,12 @@ def value(fn, leaves):
     return fn(leaves)[1], ()
 
 
+def mapped(fn, leaves):
+    """The value for these arguments as one of two under vmap."""
+    _, rest = jax.vmap(fn)([jnp.stack([jnp.asarray(leaf) * 0.9, leaf]) for leaf in leaves])
+    return jax.tree.map(lambda array: array[1], rest), ()
+
+
 def backward(fn, leaves):
     (_, rest), slopes = jax.value_and_grad(fn, has_aux=True)(leaves)
     return rest, slopes
@@ -284,7 +291,7 @@ def forward(fn, leaves):
 
 
 def differentiation(fn, leaves, one_way):
-    """How JAX differentiates a loss over the dense tensors: backwards, along one direction, or not at all."""
+    """How JAX differentiates a loss over dense tensors: backwards, along one direction, or not at all."""
     for outer in (backward, forward):
         if not one_way or accepted(functools.partial(outer, fn), leaves):
             return outer

@@ -101,7 +101,7 @@ def _interpret(value: Value, env: dict, count: int) -> tuple[Any, int | None]:
 
 def batched_equation(node: Node, operands: list[tuple[Any, int | None]], count: int) -> list[tuple[Any, int | None]]:
     arrays = [array for array, _ in operands]
-    axes = [axis for _, axis in operands]
+    axes = [None if axis is None else int(axis) for _, axis in operands]  # rewritten parameters may be NumPy's
     if all(axis is None for axis in axes):
         return [(array, None) for array in emit_node(node, arrays, keep_effects=False)]
     wished = next(axis for axis in axes if axis is not None)
