@@ -26,7 +26,7 @@ from tests.programs import LANE_ROWS, MIXING_ROWS, ROWS, Program, draw
 pytestmark = pytest.mark.slow
 
 RTOL = 1e-9
-DENSE = 3000  # elements of the largest dense tensor
+DENSE = 2000  # elements of the largest dense tensor
 REFUSALS = (TypeError, ValueError, NotImplementedError)  # how JAX refuses a mode
 
 
@@ -63,7 +63,7 @@ def _spec(rng, program, order):
     wrt = [choice(program.inputs) for _ in range(order)]
     if order > 1 and rng.random() < 0.5:
         wrt = [wrt[0]] * order if rng.random() < 0.6 else [wrt[0]] * (order - 1) + wrt[-1:]
-    if program.lanes and order and rng.random() < 0.7 and wrt[0] not in program.lanes:
+    if program.lanes and order and rng.random() < 0.5 and wrt[0] not in program.lanes:
         return None
     shapes = [program.outputs[output], *(program.inputs[name] for name in wrt)]
     if math.prod(map(math.prod, shapes)) > DENSE:
