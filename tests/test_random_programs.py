@@ -330,7 +330,11 @@ def check_lanes(program, block, tensor, row):
             assert int(line[1]) in program.mixing, note
 
 
-@pytest.mark.parametrize("seed", range(500))
+# All of them on the newest JAX; every fifth on an older one, which the rest of the suite covers whole.
+SEEDS = range(0, 500, 1 if jax.__version_info__ >= (0, 11) else 5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_program(seed):
     if seed % 25 == 0:
         jax.clear_caches()  # compiled programs that will not run again
