@@ -539,8 +539,10 @@ class Draw:
         holes, blocks = self._holes(row, x, y, z)
         for letter in ("f", "g"):
             if "{" + letter + "}" in row.text:
-                name, block = self._function(row, letter, x, y, z)
-                holes[letter] = name
+                made = self._function(row, letter, x, y, z)
+                if made is None:
+                    return False
+                holes[letter], block = made
                 blocks += block
         name = f"v{next(self.counter)}"
         lines = [*blocks, f"{name} = {row.text.format(**holes)}"]
@@ -581,7 +583,7 @@ class Draw:
         }, []
 
     def _function(self, row, letter, x, y, z):
-        """A generated function of two arguments, which may read the variables around it."""
+        """A generated function of two arguments, which may read the variables around it; None if no line fits."""
         wholes = {"x": x.shape, "y": y.shape, "z": z.shape, "x0": x.shape[1:], "y0": y.shape[1:]}
         name = f"{letter}{next(self.counter)}"
         arguments = [Variable(f"a{next(self.counter)}", wholes[code]) for code in row.calls]
@@ -590,8 +592,12 @@ class Draw:
         table = ROWS if self.depth == 0 else ELEMENTWISE + PAIRS
         # JAX is of two minds about a pullback inside a custom rule: it depends on what is perturbed.
         table = [r for r in table if r.most >= 3 and not (row.closed and "custom_vjp" in r.text)]
-        while len(inner.rows) < 1 + self.rng.integers(2):
-            inner.add(inner.choice(table))
+        wanted = 1 + self.rng.integers(2)
+        for _ in range(30):
+            if len(inner.rows) < wanted:
+                inner.add(inner.choice(table))
+        if not inner.rows:
+            return None
         last = inner.variables[-1].name
         heading = f"def {name}({', '.join(v.name for v in arguments)}):"
         # Every argument is used, so that no loop is a loop over nothing.

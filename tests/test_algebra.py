@@ -235,6 +235,13 @@ def same_bits(found, expected):
         np.testing.assert_array_equal(np.signbit(found[numbers]), np.signbit(expected[numbers]))
 
 
+def test_rules_end_where_a_product_is_stretched():
+    """The transposed factors are no broadcasts again, so the transpose stays below the product."""
+    function = lambda x, y: (x[:, None] * y[None]).transpose(2, 1, 0)
+    plain, simple = graphs(function, (X[:, :3], Y[:, :3]))
+    same_bits(emit(simple, [X[:, :3], Y[:, :3]])[0], emit(plain, [X[:, :3], Y[:, :3]])[0])
+
+
 @pytest.mark.parametrize("pattern", FIRES)
 def test_rule_fires_and_keeps_the_values(pattern):
     function, args, remaining = FIRES[pattern]

@@ -139,3 +139,10 @@ def test_orders_up_to_nine_stay_small():
     params = parameters(1, 16, 16, 16, 16, 1)
     g = jp.partials(lambda params, x: mlp(params, jnp.reshape(x, (1, 1)))[0], "u/x^9")
     assert g.plan(params, np.float32(0.3)).equations <= 1500
+
+
+def test_a_power_for_each_element_has_a_plan():
+    fn, x = lambda x: x ** jnp.arange(1, 4), X[:3, 0]
+    g = jp.partials(fn, "u/x^2")
+    np.testing.assert_allclose(g(x), jax.jacfwd(jax.jacfwd(fn))(x), rtol=1e-5, atol=1e-5)
+    assert g.plan(x).partials[0].mode != "plain"

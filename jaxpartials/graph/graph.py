@@ -21,6 +21,10 @@ LEAVES = (INPUT, LITERAL, CONSTANT)
 # Operands may change places: `mul a b` and `mul b a` are one node.
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
 
+# How far the equations that rules make may be nested in one another. Rules that end stay far below; should two of
+# them ever undo each other, the equation is left as it stands here, which is never wrong.
+DEEPEST = 60
+
 
 class Value:
     """One array of the program: an output of a node, or a leaf."""
@@ -121,6 +125,7 @@ class Graph:
         self.origin: tuple[Any, Any] = (None, None)  # source and context of the equation being made, for its rules
         self._table: dict[Any, Node] = {}
         self._count = 0
+        self._nested = 0
         self._fingerprint: Any = None
 
     # ---- leaves
@@ -184,11 +189,15 @@ class Graph:
         assert name is not None
         self._fingerprint = None
         self.origin = source, context
-        if not effects and not bodies:
-            for rule in self.rules.get(name, ()):
-                simpler = rule(self, operands, params)
-                if simpler is not None:
-                    return (simpler,)
+        if not effects and not bodies and self._nested < DEEPEST:
+            self._nested += 1
+            try:
+                for rule in self.rules.get(name, ()):
+                    simpler = rule(self, operands, params)
+                    if simpler is not None:
+                        return (simpler,)
+            finally:
+                self._nested -= 1
         key = None
         if not effects:
             key = self._key(name, operands, params, bodies, opaque, context)

@@ -466,29 +466,44 @@ def merge_transposes(graph, x, *, permutation):
 @rewrite("transpose")
 def transpose_broadcast(graph, x, *, permutation):
     """transpose(broadcast(x)) -> broadcast(transpose(x)), which moves the fewer elements of x. Exact."""
-    if not made_by(x, "broadcast_in_dim") or len(x.node.operands) > 1:
-        return None
-    (inner,) = x.node.operands
-    place = {axis: new for new, axis in enumerate(permutation)}
-    dimensions = [place[axis] for axis in x.node.params["broadcast_dimensions"]]
-    if dimensions != sorted(dimensions):
-        if inner.aval.size == x.aval.size or not ordinary(inner.aval):
-            return None
-        order = np.argsort(dimensions)
-        inner, dimensions = transpose(graph, inner, [int(axis) for axis in order]), sorted(dimensions)
-    return broadcast(graph, inner, [x.shape[axis] for axis in permutation], dimensions)
+    return within_broadcast(graph, x, permutation) if becomes_broadcast(x, permutation) else None
 
 
 @rewrite("transpose")
 def transpose_outer_product(graph, x, *, permutation):
-    """transpose(broadcast(u) * broadcast(v)) -> broadcast(u) * broadcast(v), axes in the new order already. Exact."""
+    """transpose(broadcast(u) * broadcast(v)) -> broadcast(u) * broadcast(v), axes in the new order already. Exact.
+
+    Only where no transpose of a whole operand is left: that one would sink below the product again, without end.
+    """
     if not made_by(x, "mul") or not all(
-        made_by(y, "broadcast_in_dim") and y.aval.ndim == x.aval.ndim and y.node.operands[0].aval.size < x.aval.size
-        for y in x.node.operands
+        y.aval.ndim == x.aval.ndim and becomes_broadcast(y, permutation) for y in x.node.operands
     ):
         return None
-    u, v = (transpose(graph, y, permutation) for y in x.node.operands)
+    u, v = (within_broadcast(graph, y, permutation) for y in x.node.operands)
     return equation(graph, lax.mul_p, u, v, **x.node.params)
+
+
+def becomes_broadcast(x: Value, permutation: Sequence[int]) -> bool:
+    """Whether x transposed is a broadcast of fewer elements than x has, or of elements in the order they are in."""
+    if not made_by(x, "broadcast_in_dim") or len(x.node.operands) > 1:
+        return False
+    (inner,) = x.node.operands
+    dimensions = places(x, permutation)
+    return ordinary(inner.aval) and (dimensions == sorted(dimensions) or inner.aval.size < x.aval.size)
+
+
+def within_broadcast(graph: Graph, x: Value, permutation: Sequence[int]) -> Value:
+    (inner,) = x.node.operands
+    dimensions = places(x, permutation)
+    if dimensions != sorted(dimensions):
+        inner = transpose(graph, inner, sorted(range(len(dimensions)), key=dimensions.__getitem__))
+    return broadcast(graph, inner, [x.shape[axis] for axis in permutation], sorted(dimensions))
+
+
+def places(x: Value, permutation: Sequence[int]) -> list[int]:
+    """Where the axes of the array that x is a broadcast of are once x is transposed."""
+    new = {axis: place for place, axis in enumerate(permutation)}
+    return [new[axis] for axis in x.node.params["broadcast_dimensions"]]
 
 
 @rewrite("transpose")
