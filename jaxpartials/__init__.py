@@ -1,7 +1,8 @@
 """Name the partial derivatives you want; get one JAX function that computes exactly those."""
 
 from jaxpartials import errors
+from jaxpartials.simplification import simplify
 from jaxpartials.transform import partials
 
-__all__ = ["errors", "partials"]
+__all__ = ["partials", "simplify", "errors"]
 __version__ = "0.1.0"

@@ -463,16 +463,8 @@ def _rank(deriver: Deriver, choices: Sequence[list[Choice]]) -> list[list[Choice
 
 def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice]) -> Graph:
     """The program of one combination: its own outputs, on the shared nodes."""
-    graph = deriver.graph
-    values = [v for choice in picked for v in choice.values]
-    values = _through_aliases(deriver, values)
-    program = Graph(graph.rules)
-    program.inputs = list(deriver.inputs)
-    program.outputs = values
-    used = {node.number for node in reach([*values, *(v for node in graph.effects for v in node.operands)])}
-    program.constants = {key: entry for key, entry in graph.constants.items() if entry[0].node.number in used}
-    program.effects = list(graph.effects)
-    return program
+    values = _through_aliases(deriver, [v for choice in picked for v in choice.values])
+    return deriver.graph.with_outputs(values)
 
 
 def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:

@@ -9,21 +9,17 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxpartials import _jax
+from jaxpartials.call import ByShape, Call, emitted
 from jaxpartials.errors import DerivativeError, NotationError
-from jaxpartials.graph.emit import evaluate
-from jaxpartials.graph.graph import Graph, Identity
 from jaxpartials.graph.trace import trace
 from jaxpartials.notation import Block, check_signature, parse_wanted, resolve
 from jaxpartials.plain import plain
 from jaxpartials.planner import Plan, plain_plan, plan
-from jaxpartials.rewrite.algebra import RULES
+from jaxpartials.rewrite.pipeline import RULES
 from jaxpartials.tuning import measure
 
 
@@ -78,7 +74,7 @@ def partials(
     return Partials(fn, wanted, outputs, chunk_size, tune)
 
 
-class Partials:
+class Partials(ByShape):
     """A function that computes named partial derivatives; made by `partials`."""
 
     def __init__(self, fn, wanted, outputs, chunk_size, tune):
@@ -86,17 +82,10 @@ class Partials:
         self._outputs = _checked_outputs(outputs)
         _check_options(fn, chunk_size, tune)
         self._specs, self._structure = parse_wanted(wanted)
-        self._signature = _signature(fn)
+        super().__init__(getattr(fn, "__name__", type(fn).__name__), _signature(fn), with_defaults=True)
         for spec in self._specs:
             check_signature(spec, self._signature, self._outputs)
-        self._name = getattr(fn, "__name__", type(fn).__name__)
-        self._programs: dict[Any, _Program] = {}
         functools.update_wrapper(self, fn, updated=())
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = _Call(self._name, self._signature, args, kwargs)
-        program = self._program(call)
-        return program.run(program.captured, call.arrays)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """How the partials are computed for arguments like these, and why.
@@ -114,22 +103,12 @@ class Partials:
         Returns:
             A `Plan`, which prints as a table and has the same facts as attributes.
         """
-        return self._program(_Call(self._name, self._signature, args, kwargs)).plan
+        return self._program(self._bind(args, kwargs)).plan
 
     def __repr__(self) -> str:
         return f"partials({self._name}, {self.wanted!r})"
 
-    def _program(self, call: "_Call") -> "_Program":
-        key = (call.key, _jax.trace_context())
-        program = self._programs.get(key)
-        if program is None:
-            program = self._build(call)
-            # What was traced from an enclosing transformation's values is only good inside it.
-            if not any(isinstance(array, _jax.Tracer) for array in program.captured):
-                self._programs[key] = program
-        return program
-
-    def _build(self, call: "_Call") -> "_Program":
+    def _build(self, call: Call) -> "_Program":
         def run_fn(arrays):
             args, kwargs = call.rebuild(arrays)
             return self._fn(*args, **kwargs)
@@ -162,17 +141,7 @@ class Partials:
             captured = [array for _, array in graph.constants.values()]  # for what they tell of enclosing traces
             return _Program(made, captured, lambda _, arrays: run(arrays), structures, self._structure, self._name)
         captured = [array for _, array in made.graph.constants.values()]
-        return _Program(made, captured, _emitted(made.graph), structures, self._structure, self._name)
-
-
-def _emitted(program: Graph) -> Callable:
-    constants = [value for value, _ in program.constants.values()]
-
-    def run(captured, arrays):
-        known = [*zip(constants, captured, strict=True), *zip(program.inputs, arrays, strict=True)]
-        return evaluate(program.outputs, known, program.effects)
-
-    return run
+        return _Program(made, captured, emitted(made.graph), structures, self._structure, self._name)
 
 
 class _Program:
@@ -191,86 +160,6 @@ class _Program:
 
         run.__name__ = run.__qualname__ = f"partials_{name}"
         self.run = jax.jit(run)
-
-
-@dataclass
-class _Leaf:
-    value: Any
-    dynamic: bool
-
-
-class _Call:
-    """The arguments of one call: which leaves are arrays, which are fixed, and how to put them together again."""
-
-    def __init__(self, name: str, signature: inspect.Signature, args: tuple, kwargs: dict):
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{name}{signature}: {error}") from None
-        bound.apply_defaults()
-        self.bound = bound
-        self.arguments = dict(bound.arguments)
-        self.names: list[str] = []
-        self._leaves: list[_Leaf] = []
-        self._structures = []
-        for name, argument in self.arguments.items():
-            paths, structure = jax.tree_util.tree_flatten_with_path(argument)
-            self._structures.append(structure)
-            for path, leaf in paths:
-                self._leaves.append(_Leaf(leaf, _is_array(leaf)))
-                self.names.append(name + jax.tree_util.keystr(path))
-        self.arrays = [leaf.value for leaf in self._leaves if leaf.dynamic]
-        position = {i: n for n, i in enumerate(i for i, leaf in enumerate(self._leaves) if leaf.dynamic)}
-        self._position = position
-
-    @property
-    def key(self) -> Any:
-        return (
-            tuple(self._structures),
-            tuple(_abstract(leaf.value) if leaf.dynamic else _static(leaf.value) for leaf in self._leaves),
-        )
-
-    def rebuild(self, arrays: Sequence[Any]) -> tuple[tuple, dict]:
-        """The positional and keyword arguments, with `arrays` in place of the arrays."""
-        given = iter(arrays)
-        leaves = iter([next(given) if leaf.dynamic else leaf.value for leaf in self._leaves])
-        bound = inspect.BoundArguments(self.bound.signature, type(self.bound.arguments)())
-        for name, structure in zip(self.arguments, self._structures, strict=True):
-            bound.arguments[name] = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
-        return bound.args, bound.kwargs
-
-    def place(self, block: Block) -> Block:
-        """The block with input positions counted among the arrays alone."""
-        return replace(block, wrt=tuple(self._position[i] for i in block.wrt))
-
-    def describe(self) -> str:
-        shown = []
-        for name, leaf in zip(self.names, self._leaves, strict=True):
-            if leaf.dynamic:
-                aval = leaf.value if isinstance(leaf.value, jax.ShapeDtypeStruct) else _jax.typeof(leaf.value)
-                shown.append(f"{name}: {aval.dtype}[{','.join(map(str, aval.shape))}]")
-        most = 8
-        return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
-
-
-def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, (bool, int, str)):
-        return False  # Python integers steer programs (sizes, powers, flags): they stay what they are
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex, jax.ShapeDtypeStruct))
-
-
-def _abstract(leaf: Any) -> Any:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.make_jaxpr(lambda x: x)(leaf).in_avals[0]
-    return _jax.typeof(leaf)
-
-
-def _static(leaf: Any) -> Any:
-    try:
-        hash(leaf)
-    except TypeError:
-        return Identity(leaf)
-    return type(leaf), leaf
 
 
 def _signature(fn: Callable) -> inspect.Signature:

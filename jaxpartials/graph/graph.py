@@ -116,8 +116,9 @@ Rule = Callable[["Graph", Sequence[Value], dict[str, Any]], Value | None]
 class Graph:
     """A program under construction, or finished: inputs, outputs, and the nodes between them."""
 
-    def __init__(self, rules: dict[str, Sequence[Rule]] | None = None):
+    def __init__(self, rules: dict[str, Sequence[Rule]] | None = None, shared: bool = True):
         self.rules = rules or {}
+        self.shared = shared  # False: equal equations stay apart, as they were traced
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.constants: dict[int, tuple[Value, Any]] = {}  # by id of the array, which the entry keeps alive
@@ -202,7 +203,7 @@ class Graph:
         if not effects:
             key = self._key(name, operands, params, bodies, opaque, context)
             found = self._table.get(key)
-            if found is not None:
+            if found is not None and self.shared:
                 return found.outputs
         node = Node(self._next(), name, operands, params)
         node.outputs = tuple(Value(node, i, aval) for i, aval in enumerate(avals))
@@ -267,6 +268,14 @@ class Graph:
         for value in values:
             settle(value)
         return done
+
+    def with_outputs(self, values: Sequence[Value]) -> "Graph":
+        """The program on the same nodes, effects and inputs, that has `values` for outputs."""
+        program = Graph(self.rules)
+        program.inputs, program.outputs, program.effects = list(self.inputs), list(values), list(self.effects)
+        used = {node.number for node in reach([*values, *(v for node in self.effects for v in node.operands)])}
+        program.constants = {key: entry for key, entry in self.constants.items() if entry[0].node.number in used}
+        return program
 
     # ---- reading
 

@@ -22,11 +22,30 @@ CONTROL = frozenset({"scan", "while", "cond"})
 def trace(fn: Callable, *args: Any, rules: dict | None = None) -> tuple[Graph, Any]:
     """Trace `fn` on arrays or shapes; return its Graph and the pytree of its outputs' shapes."""
     closed, shapes = _jax.trace(fn, *args)
-    graph = Graph(rules)
+    return read(closed, rules), shapes
+
+
+def read(closed: Any, rules: dict | None = None, *, shared: bool = True) -> Graph:
+    """The Graph of a closed jaxpr. With `shared=False` equal equations stay apart, to count what was traced."""
+    graph = Graph(rules, shared)
     jaxpr = _jax.open_jaxpr(closed)
     inputs = [graph.input(var.aval) for var in jaxpr.inputs]
     graph.outputs = _append(graph, jaxpr, inputs, None)
-    return graph, shapes
+    return graph
+
+
+def donated(closed: Any) -> frozenset[int]:
+    """The inputs of a jaxpr that the jitted function in it was allowed to overwrite."""
+    jaxpr = _jax.open_jaxpr(closed)
+    place = {var: i for i, var in enumerate(jaxpr.inputs)}
+    readers = [var for equation in jaxpr.equations for var in equation.invars if not isinstance(var, _jax.Literal)]
+    readers += [var for var in jaxpr.outputs if not isinstance(var, _jax.Literal)]
+    given = set()
+    for equation in jaxpr.equations:
+        for var, allowed in zip(equation.invars, equation.params.get("donated_invars", ()), strict=False):
+            if allowed and not isinstance(var, _jax.Literal) and var in place and readers.count(var) == 1:
+                given.add(place[var])
+    return frozenset(given)
 
 
 def extend(graph: Graph, fn: Callable, operands: Sequence[Value], *extra: Any) -> Any:
@@ -72,7 +91,7 @@ def _append_equation(graph: Graph, equation: Any, operands: list[Value], source:
         inner = next(p for p in params.values() if _jax.is_jaxpr(p))
         # JAX traces its own functions once: their equations name whoever called them first.
         return _append(graph, _jax.open_jaxpr(inner), operands, source, _jax.is_jax_function(params))
-    bodies = [body(p, graph.rules, source) for p in _jaxprs(params)]
+    bodies = [body(p, graph.rules, source, graph.shared) for p in _jaxprs(params)]
     if name in CONTROL:
         params = _control_params(name, params)
     return graph.add(
@@ -89,10 +108,10 @@ def _append_equation(graph: Graph, equation: Any, operands: list[Value], source:
     )
 
 
-def body(closed: Any, rules: dict, caller: Any) -> Graph:
+def body(closed: Any, rules: dict, caller: Any, shared: bool = True) -> Graph:
     """The graph of a jaxpr inside an equation."""
     jaxpr = _jax.open_jaxpr(closed)
-    graph = Graph(rules)
+    graph = Graph(rules, shared)
     inputs = [graph.input(var.aval) for var in jaxpr.inputs]
     if len(jaxpr.constants) == 0 and getattr(closed, "constvars", ()):
         # An open jaxpr inside an equation: its constants are operands of the equation.

@@ -1,0 +1,137 @@
+"""The arguments of one call, and functions that are built once for each signature of shapes and dtypes."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpartials import _jax
+from jaxpartials.graph.emit import evaluate
+from jaxpartials.graph.graph import Graph, Identity
+from jaxpartials.notation import Block
+
+
+class ByShape:
+    """A function that is built anew for each signature of shapes, dtypes and fixed arguments, and then kept."""
+
+    def __init__(self, name: str, signature: inspect.Signature, with_defaults: bool):
+        self._name, self._signature, self._with_defaults = name, signature, with_defaults
+        self._programs: dict[Any, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._bind(args, kwargs)
+        program = self._program(call)
+        return program.run(program.captured, call.arrays)
+
+    def _bind(self, args: tuple, kwargs: dict) -> "Call":
+        return Call(self._name, self._signature, args, kwargs, self._with_defaults)
+
+    def _program(self, call: "Call") -> Any:
+        """What was built for calls like this one: `captured`, the arrays closed over, and `run(captured, arrays)`."""
+        key = (call.key, _jax.trace_context())
+        program = self._programs.get(key)
+        if program is None:
+            program = self._build(call)
+            # What was traced from an enclosing transformation's values is only good inside it.
+            if not any(isinstance(array, _jax.Tracer) for array in program.captured):
+                self._programs[key] = program
+        return program
+
+    @abstractmethod
+    def _build(self, call: "Call") -> Any: ...
+
+
+def emitted(program: Graph) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
+    """A graph as a function of the arrays it closes over and of its inputs."""
+    constants = [value for value, _ in program.constants.values()]
+
+    def run(captured, arrays):
+        known = [*zip(constants, captured, strict=True), *zip(program.inputs, arrays, strict=True)]
+        return evaluate(program.outputs, known, program.effects)
+
+    return run
+
+
+@dataclass
+class Leaf:
+    value: Any
+    dynamic: bool
+
+
+class Call:
+    """The arguments of one call: which leaves are arrays, which are fixed, and how to put them together again."""
+
+    def __init__(self, name: str, signature: inspect.Signature, args: tuple, kwargs: dict, with_defaults: bool):
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{name}{signature}: {error}") from None
+        if with_defaults:
+            bound.apply_defaults()
+        self.bound = bound
+        self.arguments = dict(bound.arguments)
+        self.names: list[str] = []
+        self._leaves: list[Leaf] = []
+        self._structures = []
+        for name, argument in self.arguments.items():
+            paths, structure = jax.tree_util.tree_flatten_with_path(argument)
+            self._structures.append(structure)
+            for path, leaf in paths:
+                self._leaves.append(Leaf(leaf, is_array(leaf)))
+                self.names.append(name + jax.tree_util.keystr(path))
+        self.arrays = [leaf.value for leaf in self._leaves if leaf.dynamic]
+        self._position = {i: n for n, i in enumerate(i for i, leaf in enumerate(self._leaves) if leaf.dynamic)}
+
+    @property
+    def key(self) -> Any:
+        return (
+            tuple(self.arguments),
+            tuple(self._structures),
+            tuple(_abstract(leaf.value) if leaf.dynamic else _static(leaf.value) for leaf in self._leaves),
+        )
+
+    def rebuild(self, arrays: Sequence[Any]) -> tuple[tuple, dict]:
+        """The positional and keyword arguments, with `arrays` in place of the arrays."""
+        given = iter(arrays)
+        leaves = iter([next(given) if leaf.dynamic else leaf.value for leaf in self._leaves])
+        bound = inspect.BoundArguments(self.bound.signature, type(self.bound.arguments)())
+        for name, structure in zip(self.arguments, self._structures, strict=True):
+            bound.arguments[name] = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
+        return bound.args, bound.kwargs
+
+    def place(self, block: Block) -> Block:
+        """The block with input positions counted among the arrays alone."""
+        return replace(block, wrt=tuple(self._position[i] for i in block.wrt))
+
+    def describe(self) -> str:
+        shown = []
+        for name, leaf in zip(self.names, self._leaves, strict=True):
+            if leaf.dynamic:
+                aval = leaf.value if isinstance(leaf.value, jax.ShapeDtypeStruct) else _jax.typeof(leaf.value)
+                shown.append(f"{name}: {aval.dtype}[{','.join(map(str, aval.shape))}]")
+        most = 8
+        return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def is_array(leaf: Any) -> bool:
+    if isinstance(leaf, (bool, int, str)):
+        return False  # Python integers steer programs (sizes, powers, flags): they stay what they are
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex, jax.ShapeDtypeStruct))
+
+
+def _abstract(leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.make_jaxpr(lambda x: x)(leaf).in_avals[0]
+    return _jax.typeof(leaf)
+
+
+def _static(leaf: Any) -> Any:
+    try:
+        hash(leaf)
+    except TypeError:
+        return Identity(leaf)
+    return type(leaf), leaf
