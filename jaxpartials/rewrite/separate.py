@@ -102,7 +102,11 @@ def _equation(node: Node, operands: list, flow: Flow) -> list[tuple[Any, _Along 
         raise Inseparable(node)
     lanes = [FREE if state is None else Lane(state.axis) for state in states]
     after = flow.step(node, lanes)
-    if all(isinstance(state, Lane) and state.stride == 1 for state in after):
+    # Lane i is element i: where the lanes come in blocks, or several times over, no axis of their length is left.
+    if all(
+        isinstance(state, Lane) and state.stride == 1 and v.shape[state.axis] == flow.lanes
+        for v, state in zip(node.outputs, after, strict=True)
+    ):
         results = emit_node(node, arrays, keep_effects=False)
         return [(array, _Along(state.axis)) for array, state in zip(results, after, strict=True)]  # pyright: ignore
     if node.name == "reduce_sum":
