@@ -15,16 +15,19 @@ from benchmarks.blocks import diagonal_blocks
 from benchmarks.compile_cost import compile_cost
 from benchmarks.first_document import first_document
 from benchmarks.harness import Result, show
-from benchmarks.loops import loops
+from benchmarks.laplacian import biharmonic_training, laplacian_chunked, laplacian_forward, laplacian_training
+from benchmarks.loops import shared_loops, ten_partials
 from benchmarks.navier_stokes import navier_stokes_forward, navier_stokes_training
 from benchmarks.per_sample import per_sample_gradients
 from benchmarks.pinn import order4_training, pinn_forward, pinn_training
+from benchmarks.whole_steps import whole_steps
 
 CASES = {
     make.__name__: make
     for make in (
         pinn_forward, pinn_training, order4_training, navier_stokes_forward, navier_stokes_training,
-        diagonal_blocks, first_document, compile_cost, loops, per_sample_gradients,
+        diagonal_blocks, first_document, compile_cost, per_sample_gradients, ten_partials, shared_loops,
+        laplacian_forward, laplacian_training, laplacian_chunked, biharmonic_training, whole_steps,
     )
 }  # fmt: skip
 

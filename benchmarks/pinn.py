@@ -102,6 +102,11 @@ def _chosen(along_x, u_t):
     return {name: along_x[order] for order, name in names.items() if order < len(along_x)} | {"u_t": u_t}
 
 
+def naive(order: int) -> Callable[..., Any]:
+    """Nested `jax.grad` at one point, mapped over the batch."""
+    return _over_points(_nested_grad(order))
+
+
 def _nested_grad(order):
     """Each derivative by itself, `jax.grad` of the one below."""
 

@@ -1,8 +1,9 @@
 """Name the partial derivatives you want; get one JAX function that computes exactly those."""
 
 from jaxpartials import errors
+from jaxpartials.accumulation import accumulate
 from jaxpartials.simplification import simplify
 from jaxpartials.transform import partials
 
-__all__ = ["partials", "simplify", "errors"]
+__all__ = ["partials", "simplify", "accumulate", "errors"]
 __version__ = "0.1.0"

@@ -64,6 +64,24 @@ def typeof(value: Any) -> Any:
     return jax.typeof(value)
 
 
+def is_weak(value: Any) -> bool:
+    """Whether the type of a value, or a type, gives way to others in what is computed from it."""
+    return getattr(value if hasattr(value, "weak_type") else jax.typeof(value), "weak_type", False)
+
+
+def with_weakness(array: Any, weak: bool) -> Any:
+    """`array`, its type weak or not."""
+    if is_weak(array) == weak:
+        return array
+    return jax.lax.convert_element_type_p.bind(array, new_dtype=array.dtype, weak_type=weak, sharding=None)
+
+
+def static_arguments(fn: Callable) -> tuple[frozenset[int], frozenset[str]]:
+    """The positions and the names of the arguments that a jitted function fixes at trace time."""
+    info = getattr(fn, "_jit_info", None)
+    return frozenset(getattr(info, "static_argnums", ())), frozenset(getattr(info, "static_argnames", ()))
+
+
 def as_varying(array: Any, aval: Any) -> Any:
     """`array`, marked as varying over the manual mesh axes that `aval` varies over (inside `shard_map`)."""
     axes = tuple(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))

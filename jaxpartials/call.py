@@ -1,5 +1,6 @@
 """The arguments of one call, and functions that are built once for each signature of shapes and dtypes."""
 
+import copy
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from jaxpartials.notation import Block
 class ByShape:
     """A function that is built anew for each signature of shapes, dtypes and fixed arguments, and then kept."""
 
+    _fn: Callable
+
     def __init__(self, name: str, signature: inspect.Signature, with_defaults: bool):
         self._name, self._signature, self._with_defaults = name, signature, with_defaults
         self._programs: dict[Any, Any] = {}
@@ -28,7 +31,7 @@ class ByShape:
         return program.run(program.captured, call.arrays)
 
     def _bind(self, args: tuple, kwargs: dict) -> "Call":
-        return Call(self._name, self._signature, args, kwargs, self._with_defaults)
+        return Call(self._name, self._signature, args, kwargs, self._with_defaults, _jax.static_arguments(self._fn))
 
     def _program(self, call: "Call") -> Any:
         """What was built for calls like this one: `captured`, the arrays closed over, and `run(captured, arrays)`."""
@@ -65,7 +68,15 @@ class Leaf:
 class Call:
     """The arguments of one call: which leaves are arrays, which are fixed, and how to put them together again."""
 
-    def __init__(self, name: str, signature: inspect.Signature, args: tuple, kwargs: dict, with_defaults: bool):
+    def __init__(
+        self,
+        name: str,
+        signature: inspect.Signature,
+        args: tuple,
+        kwargs: dict,
+        with_defaults: bool,
+        fixed: tuple[frozenset[int], frozenset[str]],
+    ):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -74,6 +85,7 @@ class Call:
             bound.apply_defaults()
         self.bound = bound
         self.arguments = dict(bound.arguments)
+        self._by_name = frozenset(kwargs)
         self.names: list[str] = []
         self._leaves: list[Leaf] = []
         self._structures = []
@@ -81,15 +93,32 @@ class Call:
             paths, structure = jax.tree_util.tree_flatten_with_path(argument)
             self._structures.append(structure)
             for path, leaf in paths:
-                self._leaves.append(Leaf(leaf, is_array(leaf)))
+                self._leaves.append(Leaf(leaf, is_array(leaf) and not self._is_fixed(name, path, fixed)))
                 self.names.append(name + jax.tree_util.keystr(path))
         self.arrays = [leaf.value for leaf in self._leaves if leaf.dynamic]
+        owners = [
+            name for name, tree in zip(self.arguments, self._structures, strict=True) for _ in range(tree.num_leaves)
+        ]
+        self.arguments_of_arrays = [n for n, leaf in zip(owners, self._leaves, strict=True) if leaf.dynamic]
+        self.names_of_arrays = [n for n, leaf in zip(self.names, self._leaves, strict=True) if leaf.dynamic]
         self._position = {i: n for n, i in enumerate(i for i, leaf in enumerate(self._leaves) if leaf.dynamic)}
+
+    def _is_fixed(self, name: str, path: Sequence[Any], fixed: tuple[frozenset[int], frozenset[str]]) -> bool:
+        """Whether a leaf belongs to an argument that is `fixed`: by its position, or by the name it was passed by."""
+        positions, names = fixed
+        parameters = self.bound.signature.parameters
+        kind, position = parameters[name].kind, list(parameters).index(name)
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return position + path[0].idx in positions
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            return path[0].key in names
+        return name in names if name in self._by_name else position in positions
 
     @property
     def key(self) -> Any:
         return (
             tuple(self.arguments),
+            self._by_name,
             tuple(self._structures),
             tuple(_abstract(leaf.value) if leaf.dynamic else _static(leaf.value) for leaf in self._leaves),
         )
@@ -98,10 +127,33 @@ class Call:
         """The positional and keyword arguments, with `arrays` in place of the arrays."""
         given = iter(arrays)
         leaves = iter([next(given) if leaf.dynamic else leaf.value for leaf in self._leaves])
-        bound = inspect.BoundArguments(self.bound.signature, type(self.bound.arguments)())
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
         for name, structure in zip(self.arguments, self._structures, strict=True):
-            bound.arguments[name] = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
-        return bound.args, bound.kwargs
+            argument = jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
+            kind = self.bound.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args += argument
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs |= argument
+            elif kwargs or name in self._by_name or kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = argument  # as it was passed: what a jitted function fixes goes by that
+            else:
+                args.append(argument)
+        return tuple(args), kwargs
+
+    def with_arrays(self, arrays: Sequence[Any]) -> "Call":
+        """The same call with other arrays."""
+        given = iter(arrays)
+        other = copy.copy(self)
+        other._leaves = [Leaf(next(given), True) if leaf.dynamic else leaf for leaf in self._leaves]
+        other.arrays = [leaf.value for leaf in other._leaves if leaf.dynamic]
+        leaves = iter(leaf.value for leaf in other._leaves)
+        other.arguments = {
+            name: jax.tree.unflatten(structure, [next(leaves) for _ in range(structure.num_leaves)])
+            for name, structure in zip(self.arguments, self._structures, strict=True)
+        }
+        return other
 
     def place(self, block: Block) -> Block:
         """The block with input positions counted among the arrays alone."""
@@ -115,6 +167,24 @@ class Call:
                 shown.append(f"{name}: {aval.dtype}[{','.join(map(str, aval.shape))}]")
         most = 8
         return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+class Results:
+    """What a function returned: arrays, and what is none and stays as it was."""
+
+    def __init__(self, result: Any):
+        leaves, self._structure = jax.tree.flatten(result)
+        self._fixed = [None if isinstance(leaf, int) or is_array(leaf) else (leaf,) for leaf in leaves]
+        self.arrays = [leaf for leaf, fixed in zip(leaves, self._fixed, strict=True) if fixed is None]
+
+    def take(self) -> list[Any]:
+        """The arrays, which are not kept: those of a trace must not outlive it."""
+        arrays, self.arrays = self.arrays, []
+        return arrays
+
+    def rebuild(self, arrays: Sequence[Any]) -> Any:
+        given = iter(arrays)
+        return jax.tree.unflatten(self._structure, [next(given) if f is None else f[0] for f in self._fixed])
 
 
 def is_array(leaf: Any) -> bool:

@@ -32,3 +32,14 @@ class DerivativeError(JaxPartialsError, TypeError):
 
     What to do: pass `3.0` rather than `3`, cast inside the function, or replace the operation that is named.
     """
+
+
+class BatchError(JaxPartialsError, ValueError):
+    """A function's batch cannot be taken apart into chunks.
+
+    Raised by `accumulate` when `batch_args` names no argument or its arrays differ in length, and at the first call
+    when a result is not made of the results for chunks: it normalises over the batch, sorts it, or takes the root of a
+    mean.
+
+    What to do: accumulate a mean or a sum, and compute what follows from it afterwards.
+    """

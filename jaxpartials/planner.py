@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 
@@ -58,6 +58,9 @@ class PartialPlan:
     considered: tuple[tuple[str, float], ...]
     candidate: Candidate | None = None
 
+    def noted(self, note: str) -> "PartialPlan":
+        return replace(self, notes=(*self.notes, note))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,6 +74,7 @@ class Plan:
         equations: how many equations the program has.
         graph: the program itself.
         seconds: how long planning took.
+        chunks: how many lanes there are, and how many of them the program computes in one turn; None where all.
         measured: with tune="measure", the combinations that were timed and their seconds, fastest first.
     """
 
@@ -81,6 +85,12 @@ class Plan:
     graph: Graph = field(repr=False)
     seconds: float = 0.0
     measured: tuple[tuple[str, float], ...] = ()
+    chunks: tuple[int, int] | None = None
+
+    def in_chunks(self, lanes: int, size: int) -> "Plan":
+        """The plan for one chunk as the plan for all lanes."""
+        times = lanes / size
+        return replace(self, cost=self.cost * times, plain_cost=self.plain_cost * times, chunks=(lanes, size))
 
     def __str__(self) -> str:
         from jaxpartials.planprint import render

@@ -38,6 +38,9 @@ def render(plan: "Plan") -> str:
     if plain > total:
         text += f"; nested plainly about {quantity(plain)} operations"
         text += f" ({plain / total:.3g} times as many)" if total else ""
+    if plan.chunks is not None:
+        lanes, size = plan.chunks
+        text += f"\nin chunks of {size:,} of {lanes:,} lanes; the rows tell of one chunk, the total of all"
     if plan.measured:
         text += "".join(f"\nmeasured: {1e3 * seconds:.3g} ms  {label}" for label, seconds in plan.measured)
     return text

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxpartials import _jax
-from jaxpartials.call import ByShape, Call, emitted, is_array
+from jaxpartials.call import ByShape, Call, Results, emitted
 from jaxpartials.graph.cost import Cost, cost_of
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import CONTROL, donated, read
@@ -74,7 +74,7 @@ def simplify(fn: Callable[..., Any]) -> "Simplified":
 
 @dataclass(frozen=True)
 class Step:
-    """The program after one stage: its equations and loops, those inside loops and branches among them, and its cost."""
+    """The program after one stage: its equations and loops, those inside loops and branches too, and its cost."""
 
     name: str
     equations: int
@@ -150,66 +150,68 @@ class Simplified(ByShape):
         return f"simplify({self._name})"
 
     def _build(self, call: Call) -> "_Program":
-        results: list[_Results] = []
+        results: list[Results] = []
 
         def run_fn(arrays):
             args, kwargs = call.rebuild(arrays)
-            results.append(_Results(self._fn(*args, **kwargs)))
-            return results[-1].arrays
+            results.append(Results(self._fn(*args, **kwargs)))
+            return results[-1].take()
 
         run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
         closed, _ = _jax.trace(run_fn, call.arrays)
         started = time.perf_counter()
         before = _step("as traced", read(closed, shared=False))
+
+        def made(graph: Graph, steps: list[Step], problem: str | None = None) -> _Program:
+            stats = Stats(tuple(steps), time.perf_counter() - started, problem)
+            program = _Program(graph.with_outputs(graph.outputs), closed, results[-1], stats, self._name)
+            program.check(call.arrays)
+            return program
+
         try:
             graph = read(closed, RULES)
             steps = [before, _step("equal equations once, algebra", graph)]
             for name, run in PASSES.items():
                 graph.outputs = run(graph, graph.outputs, graph.effects)
                 steps.append(_step(name, graph))
-            program, problem = graph.with_outputs(graph.outputs), None
+            return made(graph, steps)
         except Exception as error:  # a fault of ours must not stand between the user and the values
             problem = f"{type(error).__name__}: {error}"
             warnings.warn(f"{self!r} runs {self._name} as it is: {problem}. Please report this.", stacklevel=4)
-            program, steps = read(closed), [before]
-        stats = Stats(tuple(steps), time.perf_counter() - started, problem)
-        return _Program(program, donated(closed), results[-1], stats, self._name)
+            return made(read(closed, shared=False), [before], problem)
 
 
 class _Program:
     """A simplified program made runnable."""
 
-    def __init__(self, program: Graph, given: frozenset[int], results: "_Results", stats: Stats, name: str):
+    def __init__(self, program: Graph, traced: Any, results: Results, stats: Stats, name: str):
         self.stats = stats
         self.captured = [array for _, array in program.constants.values()]
+        self._given, self._results = donated(traced), results
         compute = emitted(program)
+        weak = [_jax.is_weak(output.aval) for output in _jax.open_jaxpr(traced).outputs]
 
         def run(captured, kept, overwritten):
             kept, overwritten = iter(kept), iter(overwritten)
-            arrays = [next(overwritten if i in given else kept) for i in range(len(program.inputs))]
-            return compute(captured, arrays)
+            arrays = [next(overwritten if i in self._given else kept) for i in range(len(program.inputs))]
+            # Which types are weak was settled by the trace: inside none is, and the results have it from there.
+            captured, arrays = ([_jax.with_weakness(a, False) for a in part] for part in (captured, arrays))
+            return list(map(_jax.with_weakness, compute(captured, arrays), weak))
 
         run.__name__ = run.__qualname__ = f"simplify_{name}"
-        jitted = jax.jit(run, donate_argnums=2 if given else ())
+        self._jitted = jax.jit(run, donate_argnums=2 if self._given else ())
 
-        def call(captured, arrays):
-            kept = [array for i, array in enumerate(arrays) if i not in given]
-            return results.rebuild(jitted(captured, kept, [arrays[i] for i in sorted(given)]))
+    def run(self, captured: Sequence[Any], arrays: Sequence[Any]) -> Any:
+        return self._results.rebuild(self._jitted(captured, *self._sorted(arrays)))
 
-        self.run = call
+    def check(self, arrays: Sequence[Any]) -> None:
+        """Trace it, which is where it would fail; `run` finds the trace again."""
+        self._jitted.eval_shape(self.captured, *self._sorted(arrays))
 
-
-class _Results:
-    """What a function returned: arrays, and what is none and stays as it was."""
-
-    def __init__(self, result: Any):
-        leaves, self._structure = jax.tree.flatten(result)
-        self._fixed = [None if isinstance(leaf, int) or is_array(leaf) else (leaf,) for leaf in leaves]
-        self.arrays = [leaf for leaf, fixed in zip(leaves, self._fixed, strict=True) if fixed is None]
-
-    def rebuild(self, arrays: Sequence[Any]) -> Any:
-        given = iter(arrays)
-        return jax.tree.unflatten(self._structure, [next(given) if f is None else f[0] for f in self._fixed])
+    def _sorted(self, arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The arrays that are kept, and those that may be overwritten."""
+        kept = [array for i, array in enumerate(arrays) if i not in self._given]
+        return kept, [arrays[i] for i in sorted(self._given)]
 
 
 def _step(name: str, graph: Graph) -> Step:

@@ -9,17 +9,20 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from jaxpartials.call import ByShape, Call, emitted
+from jaxpartials.chunked import chunked_blocks, in_chunks, resized
 from jaxpartials.errors import DerivativeError, NotationError
 from jaxpartials.graph.trace import trace
 from jaxpartials.notation import Block, check_signature, parse_wanted, resolve
 from jaxpartials.plain import plain
 from jaxpartials.planner import Plan, plain_plan, plan
 from jaxpartials.rewrite.pipeline import RULES
+from jaxpartials.structure.chunks import Unchunkable
 from jaxpartials.tuning import measure
 
 
@@ -56,7 +59,8 @@ def partials(
             (functions, strings, flags, Python integers) are passed through and fixed at trace time.
         wanted: a spec, or any pytree of specs. The result has the same structure.
         outputs: names for the outputs of a function that returns a tuple.
-        chunk_size: at most this many directions are alive at once; the rest waits its turn in a loop.
+        chunk_size: at most this many lanes are alive at once, where the batch can be taken apart, or else this many
+            directions; the rest waits its turn in a loop.
         tune: "estimate" chooses by the cost model; "measure" compiles and times the best few at the first call.
 
     Returns:
@@ -109,21 +113,22 @@ class Partials(ByShape):
         return f"partials({self._name}, {self.wanted!r})"
 
     def _build(self, call: Call) -> "_Program":
-        def run_fn(arrays):
-            args, kwargs = call.rebuild(arrays)
-            return self._fn(*args, **kwargs)
+        if self._chunk_size is None:
+            return self._whole(call)
+        try:
+            return self._in_chunks(call, self._chunk_size)
+        except Unchunkable as reason:
+            return self._whole(call, self._chunk_size, f"its lanes are computed all at once: {reason}")
 
-        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
+    def _whole(self, call: Call, directions: int | None = None, note: str | None = None) -> "_Program":
+        """The program for all lanes together, and at most so many directions."""
+        run_fn = self._on_arrays(call)
         graph, shapes = trace(run_fn, call.arrays, rules=RULES)
-        # Positions among all leaves, static ones too, are what `resolve` speaks of.
-        blocks = [resolve(spec, call.arguments, shapes, self._outputs) for spec in self._specs]
-        flat = [jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
-        placed = [[call.place(block) for block in row] for row in flat]
+        structures, placed = self._blocks(call, shapes)
         timer = functools.partial(measure, arrays=call.arrays) if self._tune == "measure" else None
-        structures = [jax.tree.structure(tree, is_leaf=lambda x: isinstance(x, Block)) for tree in blocks]
         requests = list(zip(self._specs, placed, strict=True))
         try:
-            made = plan(graph, requests, call.names, chunk_size=self._chunk_size, measure=timer)
+            made = plan(graph, requests, call.names, chunk_size=directions, measure=timer)
         except DerivativeError as error:
             raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error.__cause__
         except Exception as error:  # a fault of ours must not stand between the user and the derivative
@@ -135,13 +140,55 @@ class Partials(ByShape):
             warnings.warn(
                 f"{self!r} is computed by plain jacfwd and jacrev, densely: planning failed with"
                 f" {type(error).__name__}: {error}. Please report this.",
-                stacklevel=4,
+                stacklevel=5,
             )
             made = plain_plan(graph, requests, f"plain JAX, because planning failed with {error!r}")
             captured = [array for _, array in graph.constants.values()]  # for what they tell of enclosing traces
             return _Program(made, captured, lambda _, arrays: run(arrays), structures, self._structure, self._name)
+        if note is not None:
+            made = replace(made, partials=tuple(row.noted(note) if row.lanes else row for row in made.partials))
         captured = [array for _, array in made.graph.constants.values()]
         return _Program(made, captured, emitted(made.graph), structures, self._structure, self._name)
+
+    def _in_chunks(self, call: Call, size: int) -> "_Program":
+        """One program for a chunk of the lanes, and one for what is left over, run in a loop."""
+        run_fn = self._on_arrays(call)
+        structures, placed = self._blocks(call, jax.eval_shape(run_fn, call.arrays))
+        axes, found = chunked_blocks(run_fn, call.arrays, list(itertools.chain(*placed)), size)
+        lanes = next(jax.numpy.shape(a)[axis] for a, axis in zip(call.arrays, axes, strict=True) if axis is not None)
+        sizes = [n for n in (size, lanes % size) if n]
+        programs = [self._whole(call.with_arrays(resized(call.arrays, axes, n))) for n in sizes]
+        counts = [len(program.captured) for program in programs]
+
+        def compute(captured, arrays):
+            ends = list(itertools.accumulate(counts, initial=0))
+
+            def run(chunk):
+                n = next(jax.numpy.shape(a)[axis] for a, axis in zip(chunk, axes, strict=True) if axis is not None)
+                i = sizes.index(n)
+                return programs[i].compute(captured[ends[i] : ends[i + 1]], chunk)
+
+            return in_chunks(run, arrays, axes=axes, size=size, found=found)
+
+        made = programs[0].plan.in_chunks(lanes, size)
+        captured = list(itertools.chain(*(program.captured for program in programs)))
+        return _Program(made, captured, compute, structures, self._structure, self._name)
+
+    def _on_arrays(self, call: Call) -> Callable:
+        def run_fn(arrays):
+            args, kwargs = call.rebuild(arrays)
+            return self._fn(*args, **kwargs)
+
+        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
+        return run_fn
+
+    def _blocks(self, call: Call, shapes: Any) -> tuple[list[Any], list[list[Block]]]:
+        """For each spec the structure of its result, and its blocks."""
+        # Positions among all leaves, static ones too, are what `resolve` speaks of.
+        trees = [resolve(spec, call.arguments, shapes, self._outputs) for spec in self._specs]
+        is_block = lambda x: isinstance(x, Block)
+        placed = [[call.place(block) for block in jax.tree.leaves(tree, is_leaf=is_block)] for tree in trees]
+        return [jax.tree.structure(tree, is_leaf=is_block) for tree in trees], placed
 
 
 class _Program:
@@ -151,6 +198,7 @@ class _Program:
         self, made: Plan, captured: list[Any], compute: Callable, structures: Sequence[Any], outer: Any, name: str
     ):
         self.plan = made
+        self.compute = compute  # from `captured` and the arrays to the blocks of all specs, one after the other
         self.captured = captured  # what the function closes over
 
         def run(captured, arrays):
@@ -182,6 +230,8 @@ def _check_options(fn: Any, chunk_size: Any, tune: Any) -> None:
     if not callable(fn):
         raise NotationError(f"partials() takes a function first, and got {type(fn).__name__} {fn!r}.")
     if chunk_size is not None and (not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1):
-        raise NotationError(f"chunk_size={chunk_size!r}: a positive number of directions, or None for all at once.")
+        raise NotationError(
+            f"chunk_size={chunk_size!r}: a positive number of lanes or directions, or None for all at once."
+        )
     if tune not in ("estimate", "measure"):
         raise NotationError(f'tune={tune!r}: write tune="estimate" or tune="measure".')

@@ -62,7 +62,7 @@ def _pass(outputs: Iterable[Value], known: Mapping[Key, Known], cut: Iterable[Va
     found = dict(known)
     for node in reach(outputs, cut):
         operands = [found[v.node.number, v.index] for v in node.operands]
-        for value, state in zip(node.outputs, _node(node, operands), strict=True):
+        for value, state in zip(node.outputs, node_degrees(node, operands), strict=True):
             found.setdefault((node.number, value.index), state)
     return found
 
@@ -73,7 +73,8 @@ def _through(graph: Graph, states: Sequence[Known]) -> list[Known]:
     return [found[v.node.number, v.index] for v in graph.outputs]
 
 
-def _node(node: Node, states: Sequence[Known]) -> Sequence[Known]:
+def node_degrees(node: Node, states: Sequence[Known]) -> Sequence[Known]:
+    """What the outputs of one equation are, from what its operands are."""
     count = len(node.outputs)
     moving = [i for i, state in enumerate(states) if state not in FIXED]
     rule = RULES.get(node.name)
