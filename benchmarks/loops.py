@@ -23,15 +23,19 @@ TEN = {
 
 def ten_partials(small: bool) -> list[Case]:
     """All partials up to order two by three numbers: of a recurrent network, and of 200 Runge-Kutta steps."""
-    width, steps = (5, 4) if small else (256, 50)
+    batch, width, steps = (2, 5, 4) if small else (8, 256, 50)
     ((W, c),) = network(width, width)
     start, signal = jax.random.split(jax.random.key(3))
-    recurrent = (1.5 * W, c, jax.random.normal(start, (width,)), jax.random.normal(signal, (steps, width)))
+    recurrent = (
+        1.5 * W, c, jax.random.normal(start, (batch, width)), jax.random.normal(signal, (steps, batch, width)),
+    )  # fmt: skip
     numbers = jnp.asarray(0.9), jnp.asarray(0.6), jnp.asarray(0.3)
-    times = jnp.linspace(0.0, 10.0, 4 if small else 200)
+    count, turns = (6, 4) if small else (128, 200)
+    springs = jax.random.normal(jax.random.key(4), (count, count)) / count
+    pendulums = jnp.linspace(0.5, 1.5, count), springs + springs.T, jnp.linspace(0.0, 10.0, turns + 1)
     return [
         _ten("recurrent network", _recurrence, (*numbers, *recurrent)),
-        _ten("RK4", _pendulum, (*numbers, times)),
+        _ten("RK4", _pendulums, (*numbers, *pendulums)),
     ]
 
 
@@ -60,12 +64,12 @@ def _recurrence(p, q, r, W, c, start, signal):
     return jnp.mean(h)
 
 
-def _pendulum(p, q, r, times):
-    """The angle of a damped pendulum at the last of the times: damping p, frequency q, amplitude r."""
+def _pendulums(p, q, r, lengths, springs, times):
+    """The mean angle, at the last of the times, of damped pendulums with springs: damping p, coupling q, amplitude r."""
 
     def slope(state):
         angle, speed = state
-        return speed, -p * speed - q * jnp.sin(angle)
+        return speed, q * (springs @ angle) - p * speed - jnp.sin(angle) / lengths
 
     def moved(state, h, by):
         return tuple(s + h * b for s, b in zip(state, by, strict=True))
@@ -78,8 +82,8 @@ def _pendulum(p, q, r, times):
         mean = tuple((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True))
         return moved(state, h, mean), None
 
-    state, _ = lax.scan(step, (r, jnp.zeros_like(r)), jnp.diff(times))
-    return state[0]
+    state, _ = lax.scan(step, (r * lengths, jnp.zeros_like(lengths)), jnp.diff(times))
+    return jnp.mean(state[0])
 
 
 def _tower(fn):

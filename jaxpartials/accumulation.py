@@ -76,8 +76,9 @@ class Accumulated(ByShape):
 
         def run_fn(arrays):
             args, kwargs = call.rebuild(arrays)
-            results.append(Results(self._fn(*args, **kwargs)))
-            return results[-1].arrays
+            returned = Results(self._fn(*args, **kwargs))
+            results[:] = results or [returned]
+            return returned.take()
 
         run_fn.__name__ = run_fn.__qualname__ = self._name
         axes = [0 if name in self._batched else None for name in call.arguments_of_arrays]

@@ -67,7 +67,6 @@ class Deriver:
     inputs: Sequence[Value]
     outputs: Sequence[Value]
     chunk_size: int | None = None
-    aliases: dict[Value, list[Value]] = field(default_factory=dict)  # equal values, found again inside later orders
     _tangents: dict[tuple[Value, Value], dict[Value, Value | None]] = field(default_factory=dict)
     _memo: dict[Any, Any] = field(default_factory=dict)
     _symbols: dict[Any, Value] = field(default_factory=dict)
@@ -236,9 +235,7 @@ class Deriver:
         tangents.update(dict.fromkeys(made))
         for value, again, tangent in zip(real, *found, strict=True):
             tangents[value] = None if is_zero(tangent) else tangent
-            if again is not value:
-                self.aliases.setdefault(value, []).append(again)
-                tangents.setdefault(again, tangents[value])
+            tangents.setdefault(again, tangents[value])
 
     def _vjp(self, value: Value, leaves: Sequence[Value], cotangent: Value) -> dict[Value, Value]:
         """Cotangents of `leaves` for one cotangent of `value`, in one pass."""
@@ -252,17 +249,15 @@ class Deriver:
                     (out,) = evaluate([value], [*zip(used, xs, strict=True), *zip(known, arrays, strict=True)])
                     return out
 
-                out, backward = jax.vjp(primal, *xs)
-                return out, backward(c)
+                _, backward = jax.vjp(primal, *xs)
+                return backward(c)
 
             operands = [cotangent, *used, *known]
 
             def flat(c, *rest):
                 return pull(c, rest[: len(used)], *rest[len(used) :])
 
-            again, cotangents = extend(self.graph, flat, operands)
-            if again is not value:
-                self.aliases.setdefault(value, []).append(again)
+            cotangents = extend(self.graph, flat, operands)
             self._memo[key] = dict(zip(used, cotangents, strict=True))
         return self._memo[key]
 

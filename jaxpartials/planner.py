@@ -12,17 +12,18 @@ from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 
-from jaxpartials import _jax
 from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, count_passes
 from jaxpartials.errors import DerivativeError
 from jaxpartials.graph.cost import Cost, cost, cost_of
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
 from jaxpartials.notation import Block, Partial
+from jaxpartials.rewrite.pipeline import settle, tidy
 from jaxpartials.structure.axes import independent
 
 # Tracing a candidate costs time, so those far behind by a first estimate are not built: how many times dearer than
 # the cheapest a candidate may look, by order.
 PROSPECTS = {1: 8.0, 2: 3.0}
+CLOSE = 1.2
 # One forward pass computes value and tangent; a reverse pass also keeps and reads back what it needs.
 PASS_COST = {FORWARD: 2.0, REVERSE: 3.0}
 # At most so many candidates of one partial are built, by order.
@@ -31,6 +32,8 @@ MOST = {1: 4, 2: 6}
 KEEPING = 1.05
 # Sets of at most this many combinations are costed one by one; larger ones partial by partial.
 EXHAUSTIVE = 96
+# So many of the cheapest sets are finished, to be measured or because loops in them may be merged.
+FINISHED = 4
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class _Wanted:
     lanes: frozenset[str] = frozenset()
     apart: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
+    siblings: Sequence[Sequence[int]] = ()  # by slot, the input leaves that one reverse pass serves together
+    prospects: list[tuple[float, float, Candidate]] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
 
@@ -139,19 +144,28 @@ def plan(
     deriver = Deriver(graph, list(graph.inputs), list(graph.outputs), chunk_size)
     wanted = [_Wanted(partial, blocks) for partial, blocks in requests]
     for want in wanted:
-        _build(deriver, want)
+        _prepare(deriver, want)
+    # To trace a loop backwards takes long, and helps only where something is to be had backwards at less cost.
+    first = [want.prospects[0][2] for want in wanted if want.prospects]
+    forward = all(stage.mode == FORWARD for candidate in first for stage in candidate)
+    nodes = list(_all_nodes(deriver.outputs))
+    narrow = forward and any(node.bodies for node in nodes) and not any(node.name in ONE_WAY for node in nodes)
+    for want in wanted:
+        _build(deriver, want, CLOSE if narrow else _limit(want.partial.order))
     ranked = _rank(deriver, [want.choices for want in wanted])
     measured: tuple[tuple[str, float], ...] = ()
     if measure is not None and len(ranked) > 1:
-        finished = [_finish(deriver, wanted, picked) for picked in ranked[:4]]
-        labels = [_describe_set(wanted, picked, names) for picked in ranked[:4]]
+        finished = [_finish(deriver, picked) for picked in ranked[:FINISHED]]
+        labels = [_describe_set(wanted, picked, names) for picked in ranked[:FINISHED]]
         seconds = measure(list(zip(labels, finished, strict=True)))
         measured = tuple(sorted(zip(labels, seconds, strict=True), key=lambda pair: pair[1]))
-        best = min(range(len(seconds)), key=seconds.__getitem__)
-        picked, program = ranked[best], finished[best]
     else:
-        picked = ranked[0]
-        program = _finish(deriver, wanted, picked)
+        # What loops share shows only when they are merged.
+        with_loops = any(node.bodies for choice in ranked[0] for node in reach(choice.values))
+        finished = [_finish(deriver, picked) for picked in ranked[: FINISHED if with_loops else 1]]
+        seconds = [_time(program, picked) for program, picked in zip(finished, ranked, strict=False)]
+    best = min(range(len(seconds)), key=seconds.__getitem__)
+    picked, program = ranked[best], finished[best]
     return Plan(
         partials=tuple(_explain(wanted, picked, names)),
         cost=cost_of(program.outputs, program.effects),
@@ -174,20 +188,27 @@ def plain_plan(graph: Graph, requests: Sequence[tuple[Partial, Sequence[Block]]]
 # ---- one partial: what is possible
 
 
-def _build(deriver: Deriver, want: _Wanted) -> None:
-    """Find the lanes and build every promising candidate of one partial."""
+def _prepare(deriver: Deriver, want: _Wanted) -> None:
+    """Find the lanes, and what might be built."""
+    if want.blocks and want.partial.order:
+        _find_lanes(deriver, want)
+        want.siblings = [sorted({block.wrt[slot] for block in want.blocks}) for slot in range(want.partial.order)]
+        want.apart = _apart(deriver, want, want.siblings)
+        want.prospects = _prospects(want)
+
+
+def _build(deriver: Deriver, want: _Wanted, limit: float) -> None:
+    """Build every promising candidate of one partial: none that looks `limit` times dearer than the cheapest."""
     if not want.blocks or not want.partial.order:
-        values = [deriver.value(block) for block in want.blocks]
+        values = settle(deriver.graph, [deriver.value(block) for block in want.blocks])
         want.choices = [Choice((), values, 0, cost_of(values))]
         return
-    _find_lanes(deriver, want)
-    siblings = [sorted({block.wrt[slot] for block in want.blocks}) for slot in range(want.partial.order)]
-    want.apart = _apart(deriver, want, siblings)
+    siblings = want.siblings
     refused: list[str] = []
     unexplained = False
     best = math.inf
-    for estimate, weight, candidate in _prospects(want):
-        if estimate > _limit(want.partial.order) * best:
+    for estimate, weight, candidate in want.prospects:
+        if estimate > limit * best:
             break
         if len(want.choices) >= MOST.get(want.partial.order, 3) and estimate >= best:
             break
@@ -199,7 +220,7 @@ def _build(deriver: Deriver, want: _Wanted) -> None:
                 refusal, explained = _refusal(deriver, want, candidate, error)
                 unexplained = unexplained or not explained
         if refusal is None:
-            values = [value for value, _ in built]
+            values = settle(deriver.graph, [value for value, _ in built])
             passes = _total(want, candidate, [count for _, count in built])
             want.choices.append(Choice(candidate, values, passes, cost_of(values)))
             best = min(best, weight * max(1, passes))
@@ -424,7 +445,8 @@ def _all_nodes(values: Sequence[Value]) -> Iterator[Node]:
 
 
 def _rank(deriver: Deriver, choices: Sequence[list[Choice]]) -> list[list[Choice]]:
-    """Combinations of one choice each, cheapest first (all of them, or the best found partial by partial)."""
+    """Combinations of one choice each: the cheapest (of all, or the best found partial by partial), those that agree on
+    a mode, and the others, cheapest first."""
 
     seconds: dict[int, float] = {}
     needs: dict[int, frozenset[int]] = {}
@@ -433,26 +455,22 @@ def _rank(deriver: Deriver, choices: Sequence[list[Choice]]) -> list[list[Choice
         seconds |= {node.number: cost(node).time for node in nodes if node.number not in seconds}
         needs[id(choice)] = frozenset(node.number for node in nodes)
 
-    heirs = _heirs(deriver, list(itertools.chain(*choices)))
-
     def total(picked: Sequence[Choice]) -> float:
-        reverse = any(stage.mode == REVERSE for choice in picked for stage in choice.candidate)
         shared = frozenset().union(*(needs[id(choice)] for choice in picked))
-        dropped = {number for number in heirs.keys() & shared if heirs[number] & shared}
-        return sum(map(seconds.__getitem__, shared - dropped)) * (KEEPING if reverse else 1)
+        return sum(map(seconds.__getitem__, shared)) * _keeping(picked)
 
-    if math.prod(map(len, choices)) <= EXHAUSTIVE:
-        combinations = [list(picked) for picked in itertools.product(*choices)]
-        return [picked for _, picked in sorted(((total(p), p) for p in combinations), key=lambda pair: pair[0])]
-    picked = [min(options, key=lambda choice: choice.alone.time) for options in choices]
-    # One mode for all first, where every partial has it: sharing needs agreement, which single steps do not find.
-    for mode in (FORWARD, REVERSE):
-        same = [
+    # One mode for all, where every partial has it: sharing needs agreement, which single steps do not find.
+    agreed = [
+        [
             min(options, key=lambda c: (c.candidate[:1] == () or c.candidate[0].mode != mode, c.alone.time))
             for options in choices
         ]
-        if total(same) < total(picked):
-            picked = same
+        for mode in (FORWARD, REVERSE)
+    ]
+    if math.prod(map(len, choices)) <= EXHAUSTIVE:
+        combinations = sorted((list(picked) for picked in itertools.product(*choices)), key=total)
+        return _distinct([combinations[0], *agreed, *combinations])
+    picked = min([[min(options, key=lambda choice: choice.alone.time) for options in choices], *agreed], key=total)
     best, improved = total(picked), True
     while improved:
         improved = False
@@ -461,87 +479,32 @@ def _rank(deriver: Deriver, choices: Sequence[list[Choice]]) -> list[list[Choice
                 trial = [*picked[:i], option, *picked[i + 1 :]]
                 if option is not picked[i] and (seconds_now := total(trial)) < best * 0.999:
                     picked, best, improved = trial, seconds_now, True
-    # The runners-up, for those who measure: one partial done in another way.
+    # The runners-up, to be finished or measured: one partial done in another way.
     others = [
         [*picked[:i], option, *picked[i + 1 :]]
         for i, options in enumerate(choices)
         for option in options
         if option is not picked[i]
     ]
-    return [picked, *sorted(others, key=total)]
+    return _distinct([picked, *agreed, *sorted(others, key=total)])
 
 
-def _finish(deriver: Deriver, wanted: Sequence[_Wanted], picked: Sequence[Choice]) -> Graph:
+def _distinct(sets: Sequence[list[Choice]]) -> list[list[Choice]]:
+    return list({tuple(map(id, picked)): picked for picked in sets}.values())
+
+
+def _keeping(picked: Sequence[Choice]) -> float:
+    return KEEPING if any(stage.mode == REVERSE for choice in picked for stage in choice.candidate) else 1.0
+
+
+def _time(program: Graph, picked: Sequence[Choice]) -> float:
+    return cost_of(program.outputs, program.effects).time * _keeping(picked)
+
+
+def _finish(deriver: Deriver, picked: Sequence[Choice]) -> Graph:
     """The program of one combination: its own outputs, on the shared nodes."""
-    values = _through_aliases(deriver, [v for choice in picked for v in choice.values])
-    return deriver.graph.with_outputs(values)
-
-
-def _through_aliases(deriver: Deriver, values: list[Value]) -> list[Value]:
-    """Drop a loop where a loop of a higher order computes the same beside its own: lower orders come from there."""
-    kept = {node.number for node in deriver.graph.effects}
-    if any(_has_own_value(node) for node in _all_nodes(values)):
-        return values
-    for i, value in enumerate(values):
-        for again in _equals(deriver, value) if any(node.bodies for node in reach([value])) else ():
-            trial = [*values[:i], again, *values[i + 1 :]]
-            if cost_of(trial).time < cost_of(values).time:
-                values = trial
-    while True:
-        live = reach(values)
-        numbers = {node.number for node in live}
-        used = {v for node in live for v in node.operands} | set(values)
-        for node in live:
-            outputs = [v for v in node.outputs if v in used]
-            if not node.bodies or node.number in kept:
-                continue
-            found = {v: [w for w in _equals(deriver, v) if w.node.number in numbers] for v in outputs}
-            for other in sorted({w.node.number for w in found[outputs[0]]} - {node.number}, reverse=True):
-                by = {v: next((w for w in found[v] if w.node.number == other), None) for v in outputs}
-                heir = next(iter(by.values()))
-                if None in by.values() or heir is None or other in dependents([heir], outputs):
-                    continue
-                moved = deriver.graph.replace(values, by)  # pyright: ignore[reportArgumentType]
-                values = [moved[v] for v in values]
-                for value, equals in list(deriver.aliases.items()):
-                    again = [moved.get(v, v) for v in equals]
-                    deriver.aliases.setdefault(moved.get(value, value), []).extend(again)
-                break
-            else:
-                continue
-            break
-        else:
-            return values
-
-
-def _has_own_value(node: Node) -> bool:
-    """Whether a user's rule stands here, which may give a derivative beside another value than the function's own."""
-    return node.name.startswith("custom_") and not _jax.is_jax_function(node.params)
-
-
-def _heirs(deriver: Deriver, choices: Sequence[Choice]) -> dict[int, frozenset[int]]:
-    """For each loop, the loops of higher orders that compute all that is read of it."""
-    live = reach([v for choice in choices for v in choice.values])
-    if any(_has_own_value(node) for node in _all_nodes([v for choice in choices for v in choice.values])):
-        return {}
-    used = {v for node in live for v in node.operands} | {v for choice in choices for v in choice.values}
-    found = {}
-    for node in live:
-        if node.bodies and not node.effects:
-            by = [{w.node.number for w in _equals(deriver, v)} for v in node.outputs if v in used]
-            found[node.number] = frozenset(set.intersection(*by) - {node.number}) if by else frozenset()
-    return {number: heirs for number, heirs in found.items() if heirs}
-
-
-def _equals(deriver: Deriver, value: Value) -> list[Value]:
-    found: list[Value] = []
-    todo = [value]
-    while todo:
-        for again in deriver.aliases.get(todo.pop(), ()):
-            if again not in found and again is not value:
-                found.append(again)
-                todo.append(again)
-    return found
+    graph = deriver.graph
+    return graph.with_outputs(tidy(graph, [v for choice in picked for v in choice.values], graph.effects))
 
 
 def _plain_cost(deriver: Deriver, wanted: Sequence[_Wanted]) -> Cost:

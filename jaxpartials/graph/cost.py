@@ -119,8 +119,8 @@ def total(costs: Iterable[Cost]) -> Cost:
 _known: weakref.WeakKeyDictionary[Graph | Node, Cost] = weakref.WeakKeyDictionary()
 
 
-def _body(graph: Graph) -> Cost:
-    """The cost of a graph inside a node."""
+def body_cost(graph: Graph) -> Cost:
+    """The cost of a graph inside a node: of one turn of a loop, of one branch."""
     found = _known.get(graph)
     if found is None:
         found = _known[graph] = cost_of(graph)
@@ -140,7 +140,7 @@ def _count(node: Node) -> Cost:
     if rule is not None:
         return rule(node)
     if node.bodies:
-        return max(map(_body, node.bodies), key=lambda found: found.time)
+        return max(map(body_cost, node.bodies), key=lambda found: found.time)
     return Cost(bytes=_traffic(node))  # a kernel or a callback: what it does cannot be seen
 
 
@@ -291,11 +291,11 @@ def _scan(node: Node) -> Cost:
     (body,) = node.bodies
     unstacked = node.params["num_consts"] + 2 * node.params["num_carry"]
     stacked = len(node.operands) + len(node.outputs) - unstacked
-    return (_body(body) + Cost(bytes=STACKING * stacked, turns=1)) * node.params["length"]
+    return (body_cost(body) + Cost(bytes=STACKING * stacked, turns=1)) * node.params["length"]
 
 
 def _while(node: Node) -> Cost:
-    return total([*map(_body, node.bodies), Cost(turns=1, unknown_trips=True)]) * ASSUMED_TRIPS
+    return total([*map(body_cost, node.bodies), Cost(turns=1, unknown_trips=True)]) * ASSUMED_TRIPS
 
 
 def _named(names: str, entry: Any) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def evaluate(outputs: Sequence[Value], known: Iterable[tuple[Value, Any]], effec
             if (number, 0) not in env:
                 assert node.name != "input", f"{node} is needed, but its value is not known"
                 value = node.params["value"]
-                env[number, 0] = value[()] if node.name == "literal" else value
+                scalar = node.name == "literal" and value.dtype.kind != "V"  # of float0 there are no scalars
+                env[number, 0] = value[()] if scalar else value
             continue
         operands = [env[v.node.number, v.index] for v in node.operands]
         with _jax.user_context(node.source, node.context):

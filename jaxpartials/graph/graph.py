@@ -5,7 +5,7 @@ output reaches is never visited, so dead code does not either; and local algebra
 node is made. Node numbers grow as nodes are made, so increasing numbers are a topological order.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,7 +110,9 @@ def _operand(value: Value) -> str:
     return f"%{value.node.number}" + (f".{value.index}" if len(value.node.outputs) > 1 else "")
 
 
-Rule = Callable[["Graph", Sequence[Value], dict[str, Any]], Value | None]
+# (graph, operands, params) -> a value equal to the equation's, or None. The rules of loops and branches take the
+# bodies and the types of the outputs as well, and give all the outputs.
+Rule = Callable[..., Any]
 
 
 class Graph:
@@ -185,20 +187,43 @@ class Graph:
         source: Any = None,
         context: Any = None,
     ) -> tuple[Value, ...]:
-        """The outputs of an equation: those of an equal one, of a simpler one, or of a new node."""
+        """The outputs of an equation: those of an equal one, of a simpler one, or of a new node.
+
+        Loops and branches (`bodies`, not `opaque`) with effects inside have them too, and no rule is asked.
+        """
         name = primitive.name if name is None else name
         assert name is not None
-        self._fingerprint = None
         self.origin = source, context
-        if not effects and not bodies and self._nested < DEEPEST:
+        if not effects and not (opaque and bodies) and self._nested < DEEPEST:
             self._nested += 1
             try:
                 for rule in self.rules.get(name, ()):
-                    simpler = rule(self, operands, params)
+                    simpler = rule(self, operands, params, *((bodies, avals) if bodies else ()))
                     if simpler is not None:
-                        return (simpler,)
+                        return tuple(simpler) if bodies else (simpler,)
             finally:
                 self._nested -= 1
+        return self.place(
+            primitive, operands, params, avals, name=name, bodies=bodies, opaque=opaque, effects=effects,
+            source=source, context=context,
+        )  # fmt: skip
+
+    def place(
+        self,
+        primitive: Any,
+        operands: Sequence[Value],
+        params: dict[str, Any],
+        avals: Sequence[Any],
+        *,
+        name: str,
+        bodies: Sequence["Graph"] = (),
+        opaque: bool = False,
+        effects: Any = frozenset(),
+        source: Any = None,
+        context: Any = None,
+    ) -> tuple[Value, ...]:
+        """The outputs of an equation as it stands, no rule asked: those of an equal one, or of a new node."""
+        self._fingerprint = None
         key = None
         if not effects:
             key = self._key(name, operands, params, bodies, opaque, context)
@@ -219,25 +244,24 @@ class Graph:
         where = [(v.node.number, v.index) for v in operands]
         if name in COMMUTATIVE:
             where.sort()
-        settings = None if context is None else _jax.context_key(context)
-        if name == "custom_jvp_call":
-            rule = _jax.rule_identity(params)
-            if rule is not None:
-                flags = (params["num_consts"], params["symbolic_zeros"])
-                return (name, tuple(where), rule, flags, bodies[0].fingerprint, settings)
-        if bodies and not opaque:
-            inner = tuple(body.fingerprint for body in bodies)
-            return (name, tuple(where), freeze(params), inner, settings)
-        return (name, tuple(where), freeze(params), settings)
+        return (name, tuple(where), *what(name, params, bodies, opaque, context))
 
-    def replace(self, values: Sequence[Value], by: dict[Value, Value]) -> dict[Value, Value]:
+    def replace(self, values: Sequence[Value], by: Mapping[Value, Value]) -> dict[Value, Value]:
         """`values`, and all they need, with some values replaced by equal ones: old to new, nothing traced again.
 
         No replacement may need what it replaces.
         """
-        done: dict[Value, Value] = {}
+        return self._rebuild(values, by, {}, foreign=False)
 
-        def settle(root: Value) -> None:
+    def include(self, values: Sequence[Value], known: Mapping[Value, Value]) -> dict[Value, Value]:
+        """`values` of another graph, and all they need, made here: there to here, nothing traced again.
+
+        `known` says what values here those of the other graph are, its inputs among them.
+        """
+        return self._rebuild(values, {}, dict(known), foreign=True)
+
+    def _rebuild(self, values, by, done, foreign):
+        for root in values:
             stack = [root]
             while stack:
                 value = stack[-1]
@@ -255,19 +279,28 @@ class Graph:
                 if waiting:
                     stack.extend(waiting)
                     continue
+                if foreign and node.name in LEAVES:
+                    done[value] = self._leaf_like(value)
+                    continue
                 operands = [done[v] for v in node.operands]
-                if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+                if not foreign and all(new is old for new, old in zip(operands, node.operands, strict=True)):
                     done[value] = value
                     continue
                 outputs = self.add(
                     node.primitive, operands, node.params, [v.aval for v in node.outputs], name=node.name,
-                    bodies=node.bodies, opaque=node.opaque, source=node.source, context=node.context,
+                    bodies=node.bodies, opaque=node.opaque, effects=node.effects, source=node.source,
+                    context=node.context,
                 )  # fmt: skip
-                done.update(zip(node.outputs, outputs, strict=True))
-
-        for value in values:
-            settle(value)
+                for old, new in zip(node.outputs, outputs, strict=True):
+                    if by.get(old, old) is old:
+                        done.setdefault(old, new)
         return done
+
+    def _leaf_like(self, value: Value) -> Value:
+        node = value.node
+        assert node.name != INPUT, f"{value} is an input of another graph, and nobody said which value it is here"
+        make = self.literal if node.name == LITERAL else self.constant
+        return make(node.params["value"], value.aval)
 
     def with_outputs(self, values: Sequence[Value]) -> "Graph":
         """The program on the same nodes, effects and inputs, that has `values` for outputs."""
@@ -347,6 +380,19 @@ def dependents(roots: Iterable[Value], on: Iterable[Value]) -> set[int]:
         if any((v.node.number, v.index) in seeds or v.node.number in found for v in node.operands):
             found.add(node.number)
     return found
+
+
+def what(name: str, params: dict[str, Any], bodies: Sequence[Graph], opaque: bool, context: Any) -> tuple:
+    """What an equation does with its operands, as a key: equal for two that do the same."""
+    settings = None if context is None else _jax.context_key(context)
+    if name == "custom_jvp_call":
+        rule = _jax.rule_identity(params)
+        if rule is not None:
+            flags = (params["num_consts"], params["symbolic_zeros"])
+            return (rule, flags, bodies[0].fingerprint, settings)
+    if bodies and not opaque:
+        return (freeze(params), tuple(body.fingerprint for body in bodies), settings)
+    return (freeze(params), settings)
 
 
 def is_zero(value: Value) -> bool:

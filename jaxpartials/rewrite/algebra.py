@@ -485,7 +485,7 @@ def transpose_outer_product(graph, x, *, permutation):
 
 def becomes_broadcast(x: Value, permutation: Sequence[int]) -> bool:
     """Whether x transposed is a broadcast of fewer elements than x has, or of elements in the order they are in."""
-    if not made_by(x, "broadcast_in_dim") or len(x.node.operands) > 1:
+    if not made_by(x, "broadcast_in_dim") or len(x.node.operands) != 1:
         return False
     (inner,) = x.node.operands
     dimensions = places(x, permutation)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from jaxpartials.graph.graph import Graph, Node, Value
-from jaxpartials.rewrite import algebra
+from jaxpartials.graph.graph import Graph, Node, Rule, Value
+from jaxpartials.rewrite import algebra, loops
+from jaxpartials.rewrite.collapse import collapse
+from jaxpartials.rewrite.fusion import fuse
 
-RULES = algebra.RULES
+RULES: dict[str, list[Rule]] = {**algebra.RULES, **loops.RULES}
 
 Pass = Callable[[Graph, Sequence[Value], Sequence[Node]], list[Value]]
 
-# In the order in which they run: a collapsed sum changes what loops compute, never the other way round.
-PASSES: dict[str, Pass] = {}
+# In the order in which they run: loops that are one share what their sums come from.
+PASSES: dict[str, Pass] = {"loops merged": fuse, "sums collapsed": collapse}
 
 
 def tidy(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) -> list[Value]:
@@ -19,3 +21,8 @@ def tidy(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) ->
     for run in PASSES.values():
         values = run(graph, values, effects)
     return values
+
+
+def settle(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """The same for one candidate among many: what can be done without knowing the rest of the program."""
+    return collapse(graph, values)

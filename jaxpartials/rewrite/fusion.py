@@ -1,0 +1,449 @@
+"""Several loops made one, and what nobody reads of a loop dropped: a pass over a whole program.
+
+    scan f over n;  scan g over n          ->  scan (f, g) over n         f and g share work
+    cond(i, f_0, f_1);  cond(i, g_0, g_1)  ->  cond(i, (f_0, g_0), (f_1, g_1))
+    while p: f;  while q: g                ->  while p: (f, g)            p and q are the same value in the fused loop
+
+neither needing a result of the other. What the two share is found by the rules of `loops`, which merge the carries that
+are congruent. A loop and its derivative, two derivatives of one loop, and the forward passes of a value and of its
+gradient become one loop in this way.
+
+Fused only if the bodies together cost less than apart by `SHARED` of the smaller, never with more operations than
+before, and as long as the peak of live bytes stays within `GROWTH` times what it was, plus `SLACK` bytes.
+"""
+
+import itertools
+import weakref
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpartials import _jax
+from jaxpartials.graph.cost import ASSUMED_TRIPS, body_cost, cost, total
+from jaxpartials.graph.graph import COMMUTATIVE, CONSTANT, LEAVES, LITERAL, Graph, Node, Value, freeze, reach, what
+from jaxpartials.graph.memory import peak_bytes
+from jaxpartials.rewrite.loops import TAKEN_APART, is_known, merge, scan_settings
+
+SHARED = 0.1
+GROWTH = 1.1
+SLACK = 2**20
+
+# Loops that a loop is tried to be fused with, those that read most of the same values first.
+TRIALS = 4
+
+# Each round may make fusible what reads the loops fused before; a bound in case two rewrites undo each other.
+ROUNDS = 50
+
+
+def fuse(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) -> list[Value]:
+    """Equal values computed with fewer and smaller loops, in the same graph.
+
+    `effects` are the nodes with effects to be kept, in order, with all that they need. Where what they read is
+    replaced, they are placed anew, in the same order, and `graph.effects` holds them.
+    """
+    values = list(values)
+    if not _loops(values, effects):
+        return values
+    for _ in range(ROUNDS):
+        before = values
+        for step in (_prune, _enter, _join):
+            values, effects = step(graph, values, effects)
+        if values == before:
+            break
+    return values
+
+
+# ---- which loops there are
+
+
+def _is_loop(node: Node) -> bool:
+    """A loop or branch that may be changed: it has no effects, and turns."""
+    if node.name not in TAKEN_APART or node.opaque or node.params.get("length") == 0:
+        return False
+    return not node.effects and not any(body.effects for body in node.bodies)
+
+
+def _live(values: Sequence[Value], effects: Sequence[Node]) -> list[Node]:
+    """All nodes that are needed, in order."""
+    nodes = {node.number: node for node in reach([*values, *(v for node in effects for v in node.operands)])}
+    nodes |= {node.number: node for node in effects}
+    return [nodes[number] for number in sorted(nodes)]
+
+
+def _loops(values: Sequence[Value], effects: Sequence[Node]) -> list[Node]:
+    return [node for node in _live(values, effects) if _is_loop(node)]
+
+
+def _replace(
+    graph: Graph, values: Sequence[Value], effects: Sequence[Node], by: dict[Value, Value]
+) -> tuple[list[Value], Sequence[Node]]:
+    """The values, and the nodes with effects, with some values replaced; the effects keep their order."""
+    if not by:
+        return list(values), effects
+    if effects:
+        # All later ones follow the first that is placed anew.
+        kept = list(effects)
+        graph.effects = [node for node in graph.effects if node not in kept]
+        for place, node in enumerate(kept):
+            done = graph.replace(node.operands, by)
+            if any(done[v] is not v for v in node.operands) or kept[:place] != list(effects[:place]):
+                outputs = graph.place(
+                    node.primitive, [done[v] for v in node.operands], node.params, [v.aval for v in node.outputs],
+                    name=node.name, bodies=node.bodies, opaque=node.opaque, effects=node.effects,
+                    source=node.source, context=node.context,
+                )  # fmt: skip
+                by = by | dict(zip(node.outputs, outputs, strict=True))
+                kept[place] = graph.effects.pop()
+        graph.effects += kept
+        effects = kept
+    done = graph.replace(values, by)
+    return [done[v] for v in values], effects
+
+
+# ---- what nobody reads
+
+
+def _prune(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
+    """Drop the carries, outputs and operands of loops that no result depends on."""
+    read = {*values, *(v for node in effects for v in node.operands)}
+    by: dict[Value, Value] = {}
+    for node in reversed(_live(values, effects)):
+        if not _is_loop(node):
+            if any(v in read for v in node.outputs) or node.effects:
+                read.update(node.operands)
+            continue
+        used = sorted(needed(node, [v.index for v in node.outputs if v in read]))
+        if not used:
+            continue
+        if len(used) < len(node.outputs):
+            found = merge(graph, [node], [used])
+            assert found is not None
+            by.update(zip((node.outputs[i] for i in used), found[0], strict=True))
+        read.update(_operands(node, used))
+    return _replace(graph, values, effects, by)
+
+
+def needed(node: Node, outputs: Iterable[int]) -> set[int]:
+    """The outputs of a loop that must be computed for these: a carry is needed if a needed output reads it."""
+    found = set(outputs)
+    if node.name == "cond" or not found:
+        return found
+    first, carried = _carries(node)
+    place = {v: i for i, v in enumerate(node.bodies[-1].inputs[first : first + carried])}
+    if node.name == "while":
+        test = node.bodies[0]
+        inputs = test.inputs[node.params["cond_nconsts"] :]
+        reached = {n.number for n in reach(test.outputs)}
+        found |= {i for i, v in enumerate(inputs) if v.node.number in reached}
+    body = node.bodies[-1]
+    stack = [body.outputs[i] for i in found]
+    seen: set[Node] = set()
+    while stack:
+        value = stack.pop()
+        if value.node in seen:
+            continue
+        seen.add(value.node)
+        stack.extend(value.node.operands)
+        i = place.get(value)
+        if i is not None and i not in found:
+            found.add(i)
+            stack.append(body.outputs[i])
+    return found
+
+
+def _carries(node: Node) -> tuple[int, int]:
+    """Where the carries stand among the inputs of the body, and how many they are."""
+    if node.name == "scan":
+        return node.params["num_consts"], node.params["num_carry"]
+    return node.params["body_nconsts"], len(node.outputs)
+
+
+def _operands(node: Node, used: Sequence[int]) -> list[Value]:
+    """The operands that those outputs need."""
+    if len(used) == len(node.outputs):
+        return list(node.operands)
+    body_operands = node.operands[1:] if node.name == "cond" else node.operands
+    found = list(node.operands[:1]) if node.name == "cond" else []
+    if node.name == "while":
+        in_test = node.params["cond_nconsts"]
+        found += [*node.operands[:in_test], *(node.operands[-len(node.outputs) + i] for i in used)]
+        body_operands = node.operands[in_test:]
+    for body in node.bodies[-1:] if node.name == "while" else node.bodies:
+        reached = {n.number for n in reach([body.outputs[i] for i in used])}
+        found += [v for v, inside in zip(body_operands, body.inputs, strict=True) if inside.node.number in reached]
+    if node.name == "scan":
+        first, carried = _carries(node)
+        found += [node.operands[first + i] for i in used if i < carried]
+    return found
+
+
+# ---- loops inside loops
+
+# Bodies in which nothing is left to do.
+_done: weakref.WeakSet[Graph] = weakref.WeakSet()
+
+
+def _enter(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
+    """The same pass in the bodies of loops and branches."""
+    by: dict[Value, Value] = {}
+    for node in _loops(values, effects):
+        by.update(zip(node.outputs, _entered(graph, node), strict=True))
+    return _replace(graph, values, effects, by)
+
+
+def _entered(graph: Graph, node: Node) -> Sequence[Value]:
+    """The outputs of a loop, its bodies fused."""
+    if all(body in _done for body in node.bodies):
+        return node.outputs
+    _done.update(node.bodies)
+    if not any(_is_loop(inner) for body in node.bodies for inner in body.nodes):
+        return node.outputs
+    found = merge(graph, [node], tidy=fuse)
+    assert found is not None
+    for v in found[0]:
+        if _is_loop(v.node):
+            _done.update(v.node.bodies)
+    return found[0]
+
+
+# ---- fusion
+
+
+@dataclass
+class Group:
+    """Loops that are one: bits of its members, and what has become of each of their outputs."""
+
+    node: Node
+    members: int
+    outputs: dict[Value, Value]
+
+
+def _join(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
+    """Fuse the loops that share work, as far as the peak of live bytes allows."""
+    steps = _fusions(graph, values, effects)
+    if not steps:
+        return list(values), effects
+    bound = GROWTH * peak_bytes(values, effects) + SLACK
+
+    def within(count: int) -> bool:
+        by = _substitution(steps[:count])
+        roots = [*values, *(v for node in effects for v in node.operands)]
+        done = graph.replace(roots, by)
+        return peak_bytes([done[v] for v in roots]) <= bound
+
+    # The longest run of fusions that stays within the bound.
+    most = len(steps)
+    if not within(most):
+        least = 0
+        while most - least > 1:
+            middle = (least + most) // 2
+            least, most = (middle, most) if within(middle) else (least, middle)
+        most = least
+    return _replace(graph, values, effects, _substitution(steps[:most]))
+
+
+def _substitution(steps: Sequence[dict[Value, Value]]) -> dict[Value, Value]:
+    """What has become of each output after some steps."""
+    by: dict[Value, Value] = {}
+    for step in steps:
+        by |= step
+    return by
+
+
+def _fusions(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> list[dict[Value, Value]]:
+    """Each fusion as what becomes of the outputs of all members, in the order in which they were made."""
+    nodes = _live(values, effects)
+    loops = [node for node in nodes if _is_loop(node)]
+    kinds = Counter(_kind(node) for node in loops)
+    loops = [node for node in loops if kinds[_kind(node)] > 1]
+    if not loops:
+        return []
+    needs = _dependences(nodes, loops)
+    numbering = Numbering()
+    groups: dict[tuple[Hashable, int], list[Group]] = {}  # by what their first turn computes
+    steps = []
+    index = {node: place for place, node in enumerate(loops)}
+    placed = 0  # bits of the loops that have been tried, or are in a group
+    owner: dict[Node, Group] = {}
+    for place, node in enumerate(loops):
+        if placed >> place & 1:
+            continue
+        placed |= 1 << place
+        kind, computed = _kind(node), numbering.first_turn(node)
+        near: dict[int, float] = {}
+        found: dict[int, Group] = {}
+        for number, time in computed.items():
+            for group in groups.get((kind, number), ()):
+                near[id(group)] = near.get(id(group), 0.0) + time
+                found[id(group)] = group
+        own = owner[node] = Group(node, 1 << place, {v: v for v in node.outputs})
+        tried = 0
+        for one, time in sorted(near.items(), key=lambda item: -item[1]):
+            group = found[one]
+            if time < SHARED * min(_work(group.node), _work(node)):
+                continue
+            bits = _bits(group.members)
+            if needs[place] & group.members or any(needs[i] >> place & 1 for i in bits):
+                continue
+            joined = _fuse_pair(graph, group, own)
+            if joined is not None:
+                # What comes out may be a loop that is there already: it joins the group, unless it is in another one.
+                if owner.get(joined.node, group) is not group and joined.node is not node:
+                    continue
+                if joined.node in index:
+                    joined.outputs |= {v: v for v in joined.node.outputs}
+                    joined.members |= 1 << index[joined.node]
+                own, group.node, group.outputs = group, joined.node, joined.outputs
+                group.members = joined.members
+                placed |= joined.members
+                owner[joined.node] = group
+                _depend_together(needs, group.members)
+                steps.append(dict(group.outputs))
+                break
+            tried += 1
+            if tried == TRIALS:
+                break
+        for number in computed:
+            members = groups.setdefault((kind, number), [])
+            if own not in members:
+                members.append(own)
+    return steps
+
+
+def _kind(node: Node) -> Hashable:
+    """Only loops of one kind are fused: of one length and direction, on one index, under the same settings."""
+    settings = None if node.context is None else _jax.context_key(node.context)
+    if node.name == "scan":
+        return "scan", freeze(scan_settings(node.params)), settings
+    if node.name == "while":
+        return "while", node.bodies[0].outputs[0].shape, settings
+    return "cond", node.operands[0], settings
+
+
+class Numbering:
+    """Numbers for what loops compute at their first turn, equal for what is equal, whatever loop it is in.
+
+    Loops that share work at every turn share it at the first, where carries are their initial values: an upper bound,
+    found in one pass over each body.
+    """
+
+    def __init__(self):
+        self._numbers: dict[Any, int] = {}
+
+    def first_turn(self, node: Node) -> dict[int, float]:
+        """The numbers of all equations of the bodies of a loop, with the time that each takes in one turn."""
+        found: dict[int, float] = {}
+        self._bodies(node, [self._outside(v) for v in node.operands], 1.0, found)
+        return found
+
+    def _number(self, *key: Any) -> int:
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def _outside(self, value: Value) -> int:
+        if is_known(value) or value.node.name == CONSTANT:
+            operands = [self._outside(v) for v in value.node.operands]
+            return self._equation(value.node, operands)[value.index]
+        return self._number("outside", value)
+
+    def _equation(self, node: Node, operands: Sequence[int]) -> list[int]:
+        if node.name == LITERAL:
+            array = node.params["value"]
+            return [self._number(LITERAL, str(node.outputs[0].dtype), array.tobytes())]
+        if node.name == CONSTANT:
+            return [self._number(CONSTANT, id(node.params["value"]))]
+        where = tuple(sorted(operands)) if node.name in COMMUTATIVE else tuple(operands)
+        same = what(node.name, node.params, node.bodies, node.opaque, node.context)
+        equation = self._number(node.name, where, same)
+        return [self._number(equation, i) for i in range(len(node.outputs))]
+
+    def _bodies(self, node: Node, operands: list[int], times: float, found: dict[int, float]) -> None:
+        if node.name == "scan":
+            first = node.params["num_consts"] + node.params["num_carry"]
+            inputs = [operands[:first] + [self._number("turn", x) for x in operands[first:]]]
+        elif node.name == "while":
+            in_test, in_body = node.params["cond_nconsts"], node.params["body_nconsts"]
+            carried = operands[in_test + in_body :]
+            inputs = [operands[:in_test] + carried, operands[in_test : in_test + in_body] + carried]
+        else:
+            inputs = [operands[1:]] * len(node.bodies)
+        for branch, (body, numbers) in enumerate(zip(node.bodies, inputs, strict=True)):
+            known = dict(zip(body.inputs, numbers, strict=True))
+            for inner in reach(body.outputs, body.inputs):
+                read = [known[v] for v in inner.operands]
+                made = self._equation(inner, read)
+                known.update(zip(inner.outputs, made, strict=True))
+                if inner.name in LEAVES or not made:
+                    continue
+                time, key = cost(inner).time, made[0]
+                if _is_loop(inner):
+                    # Besides its body, a loop costs something to turn at all, which loops share that are fused.
+                    turns = inner.params.get("length", ASSUMED_TRIPS if inner.name == "while" else 1)
+                    self._bodies(inner, read, times * turns, found)
+                    time -= turns * _work(inner)
+                    key = self._number(inner.name, turns)
+                if time > 0:
+                    found[self._number(branch, key) if node.name == "cond" else key] = times * time
+
+
+def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
+    """The two as one, if they share enough."""
+    found = merge(graph, [one.node, other.node], tidy=fuse)
+    if found is None:
+        return None
+    results = list(itertools.chain(*found))
+    read = {v.node for node in (one.node, other.node) for v in node.operands}
+
+    made = {v.node for v in results if v.node.name == one.node.name and v.node not in read}
+    if len(made) != 1:
+        return None
+    (node,) = made
+    apart = _work(one.node), _work(other.node)
+    saved = sum(apart) - _work(node)
+    before, after = total([cost(one.node), cost(other.node)]), cost(node)
+    slack = 1 + 1e-9
+    if (
+        saved < SHARED * min(apart)
+        or saved <= 0
+        or after.flops > before.flops * slack
+        or after.transcendentals > before.transcendentals * slack
+        or after.time > before.time * slack
+    ):
+        return None
+    new = dict(zip([*one.node.outputs, *other.node.outputs], results, strict=True))
+    outputs = {old: new.get(v, v) for old, v in (one.outputs | other.outputs).items()}
+    return Group(node, one.members | other.members, outputs)
+
+
+def _work(node: Node) -> float:
+    """What one turn costs, or all the branches."""
+    return total(map(body_cost, node.bodies)).time
+
+
+def _bits(mask: int) -> list[int]:
+    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+
+
+def _dependences(nodes: Sequence[Node], loops: Sequence[Node]) -> list[int]:
+    """For each loop a set of bits: the loops that it needs."""
+    place = {node: i for i, node in enumerate(loops)}
+    needs: dict[Node, int] = {}
+    for node in nodes:
+        mask = 0
+        for v in node.operands:
+            mask |= needs[v.node] | (1 << place[v.node] if v.node in place else 0)
+        needs[node] = mask
+    return [needs[node] for node in loops]
+
+
+def _depend_together(needs: list[int], members: int) -> None:
+    """Whoever needs one of the members needs all of them, and what any of them needs."""
+    bits = _bits(members)
+    union = 0
+    for i in bits:
+        union |= needs[i]
+    for i in bits:
+        needs[i] = union
+    for i, mask in enumerate(needs):
+        if mask & members:
+            needs[i] = mask | members | union
