@@ -65,7 +65,7 @@ def _recurrence(p, q, r, W, c, start, signal):
 
 
 def _pendulums(p, q, r, lengths, springs, times):
-    """The mean angle, at the last of the times, of damped pendulums with springs: damping p, coupling q, amplitude r."""
+    """The mean angle, at the last time, of damped pendulums with springs: damping p, coupling q, amplitude r."""
 
     def slope(state):
         angle, speed = state
