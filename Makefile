@@ -6,6 +6,7 @@
 PYTHON ?= $(shell bash .ci/pythons | head -n 1)
 VENV ?= .venv
 ARGS ?=
+TESTS ?= jaxpartials tests
 
 bin := $(VENV)/bin
 version := -c 'import platform; print(platform.python_version())'
@@ -19,7 +20,7 @@ demo: check-python $(VENV)/.plots
 
 test examples: export JAX_PLATFORMS ?= cpu
 test: check-python $(VENV)/.test
-	$(bin)/python -m pytest -n 2 jaxpartials tests $(ARGS)
+	$(bin)/python -m pytest -n 2 $(TESTS) $(ARGS)
 
 lint: check-python $(VENV)/.plots $(VENV)/.dev
 	$(bin)/ruff check

@@ -18,8 +18,10 @@ from benchmarks.harness import Result, show
 from benchmarks.laplacian import biharmonic_training, laplacian_chunked, laplacian_forward, laplacian_training
 from benchmarks.loops import shared_loops, ten_partials
 from benchmarks.navier_stokes import navier_stokes_forward, navier_stokes_training
+from benchmarks.pass_cost import pass_cost
 from benchmarks.per_sample import per_sample_gradients
 from benchmarks.pinn import order4_training, pinn_forward, pinn_training
+from benchmarks.wavefunction import wavefunction
 from benchmarks.whole_steps import whole_steps
 
 CASES = {
@@ -27,7 +29,8 @@ CASES = {
     for make in (
         pinn_forward, pinn_training, order4_training, navier_stokes_forward, navier_stokes_training,
         diagonal_blocks, first_document, compile_cost, per_sample_gradients, ten_partials, shared_loops,
-        laplacian_forward, laplacian_training, laplacian_chunked, biharmonic_training, whole_steps,
+        laplacian_forward, laplacian_training, laplacian_chunked, biharmonic_training, wavefunction, whole_steps,
+        pass_cost,
     )
 }  # fmt: skip
 

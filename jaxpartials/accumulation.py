@@ -15,8 +15,9 @@ from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results
 from jaxpartials.chunked import in_chunks, resized
 from jaxpartials.errors import BatchError
+from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import read
-from jaxpartials.structure.chunks import Part, Unchunkable, parts
+from jaxpartials.structure.chunks import AnotherProgram, Part, Unchunkable, parts
 
 
 def accumulate(fn: Callable[..., Any], batch_args: str | int | Iterable[str | int], chunk_size: int) -> "Accumulated":
@@ -89,9 +90,8 @@ class Accumulated(ByShape):
             return _Program(captured, run_fn, results[0], self._name)
         found: list[Part] | None = None
         for size in {self._size, lanes % self._size} - {0}:
-            chunk, _ = _jax.trace(run_fn, resized(call.arrays, axes, size))
             try:
-                these = parts(read(whole, shared=False), read(chunk, shared=False), axes, lanes, size)
+                these = self._parts(run_fn, call.arrays, axes, lanes, size)
             except Unchunkable as error:
                 raise BatchError(
                     f"{self._name} cannot be computed in chunks of {self._size} of its {lanes} lanes: {error}.\n"
@@ -104,6 +104,19 @@ class Accumulated(ByShape):
         assert found is not None
         run = functools.partial(in_chunks, run_fn, axes=axes, size=self._size, found=found)
         return _Program(captured, run, results[0], self._name)
+
+    def _parts(self, run: Callable, arrays: Sequence[Any], axes: Sequence[int | None], lanes: int, size: int):
+        """What each result for a chunk is of that for the whole batch."""
+
+        def program(n: int) -> Graph:
+            return read(_jax.trace(run, resized(arrays, axes, n))[0], shared=False)
+
+        chunk = program(size)
+        try:
+            return parts(program(lanes), chunk, axes, lanes, size)
+        except AnotherProgram:
+            # Partials in it may be planned otherwise for so many more lanes; for one more lane they seldom are.
+            return parts(program(size + 1), chunk, axes, size + 1, size)
 
 
 class _Program:

@@ -83,13 +83,14 @@ class Deriver:
         if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
             return self._zeros([block.sizes[label] for label in block.result], value), 0
         groups: list[_Directions] = []
+        numbers: dict[str, int] = {}
         summed = _summed_labels(block)
         for height, stage in enumerate(candidate):
             wrt = self.inputs[block.wrt[stage.slot]]
             slot_labels = block.wrt_labels[stage.slot]
             if stage.mode == FORWARD:
                 seed = Seed(tuple(_wrt_seed(label, slot_labels, lanes, summed) for label in slot_labels))
-                direction = self._direction(("s", wrt, _canonical(seed, groups)), wrt, seed, groups)
+                direction = self._direction(("s", wrt, _canonical(seed, numbers)), wrt, seed, groups)
                 value = self._jvp(value, wrt, direction)
             else:
                 leaves = [self.inputs[i] for i in siblings[stage.slot]]
@@ -368,15 +369,14 @@ def _output_seed(label: Label, slot: Sequence[Label], block: Block, lanes: froze
     return label
 
 
-def _canonical(seed: Seed, groups: Sequence[_Directions]) -> tuple:
-    """A seed's name, the same in every spec that seeds alike: directions are numbered as they come up."""
-    order: dict[str, int] = {}
-    for group in groups:
-        for label in group.labels:
-            order.setdefault(label, len(order))
+def _canonical(seed: Seed, numbers: dict[str, int]) -> tuple:
+    """A seed's name, the same in every spec that seeds alike: directions are numbered as they come up.
+
+    `numbers` are those of this spec; a direction keeps its number throughout the tower.
+    """
     for label in seed.directions:
-        order.setdefault(label, len(order))
-    return tuple(order.get(axis, axis) if isinstance(axis, str) else ("component", axis) for axis in seed.axes)
+        numbers.setdefault(label, len(numbers))
+    return tuple(numbers.get(axis, axis) if isinstance(axis, str) else ("component", axis) for axis in seed.axes)
 
 
 def _after_lanes(seed: Seed) -> int:

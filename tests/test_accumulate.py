@@ -103,7 +103,7 @@ def test_auxiliary_results():
     close((value, aux, slope), (right, expected, right_slope))
 
 
-def test_memory_is_that_of_a_chunk():
+def test_memory_is_that_of_a_chunk(optimised):
     W = [RNG.normal(size=(3, 64)).astype("f"), RNG.normal(size=(64, 1)).astype("f")]
     X, y = jax.ShapeDtypeStruct((4096, 3), "float32"), jax.ShapeDtypeStruct((4096,), "float32")
     whole = jax.value_and_grad(mse)

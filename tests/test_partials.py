@@ -1,5 +1,7 @@
 """`partials` as a citizen of JAX: inside and outside its transformations, with every dtype, pytree and loop."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -398,3 +400,19 @@ def test_a_fault_of_ours_leaves_the_plain_path(monkeypatch):
         same(g(x, y), want)
     assert {p.mode for p in g.plan(x, y).partials} == {"plain"}
     assert "planted" in str(g.plan(x, y))
+
+
+@pytest.mark.parametrize(
+    "spec", ["u/x[i]^2 x[j]^2", "u/x[i] x[j] x[i] x[j]", "u/x[i]^3 x[j] -> j", "u/x[i]^2 x[j] x[k] -> j k"]
+)
+def test_directions_keep_apart_in_towers_of_order_four(spec):
+    """Several directions come up again and again; each must stay what it was."""
+    w = np.random.default_rng(0).normal(size=(3, 4))
+    fn = lambda x: jnp.sum(jnp.sin(x @ w)) + jnp.prod(x)
+    x = np.random.default_rng(1).normal(size=3)
+    with jax.enable_x64(True):
+        tensor = jax.jacfwd(jax.jacfwd(jax.jacfwd(jax.jacfwd(fn))))(x)
+        names = spec.partition("/")[2].partition(" -> ")
+        labels = "".join(name * int(power or 1) for name, power in re.findall(r"x\[(\w)\](?:\^(\d))?", names[0]))
+        expected = np.einsum(f"{labels}->{names[2].replace(' ', '')}", tensor)
+        np.testing.assert_allclose(jp.partials(fn, spec)(x), expected, rtol=1e-9)

@@ -25,15 +25,6 @@ from jaxpartials.rewrite import pipeline
 from tests.loop_programs import LoopProgram, draw
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Nearly all the time goes into compiling programs that run once."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 X = jnp.array([[0.3, -1.2, 0.7], [1.5, 0.2, -0.4]])
 V = jnp.array([0.5, -1.0, 2.0])
 

@@ -48,6 +48,10 @@ class Unchunkable(Exception):
         super().__init__(reason if node is None else f"{reason}, at {node.where}")
 
 
+class AnotherProgram(Unchunkable):
+    """The programs for the whole batch and for a chunk differ in their equations, so that nothing can be said."""
+
+
 def parts(
     whole: Graph, chunk: Graph, axes: Sequence[int | None], lanes: int, size: int, *, derivatives: bool = False
 ) -> list[Part]:
@@ -83,7 +87,7 @@ class _Reader:
             if value.node.name in (LITERAL, CONSTANT) and key not in found:
                 meet([value], [other], [self._leaf(value, other)])
             if mates.get(key) is not other and value.node.name not in (LITERAL, CONSTANT):
-                raise Unchunkable("the program for fewer lanes is another one", value.node)
+                raise AnotherProgram("the program for fewer lanes is another one", value.node)
             if value.node.name in (LITERAL, CONSTANT):
                 return self._leaf(value, other)
             return found[key]
@@ -92,16 +96,16 @@ class _Reader:
         nodes, others = whole.nodes, chunk.nodes
         for node, other in zip(nodes, others, strict=False):
             if node.name != other.name or len(node.operands) != len(other.operands):
-                raise Unchunkable("the program for fewer lanes is another one", node)
+                raise AnotherProgram("the program for fewer lanes is another one", node)
             states = [look(v, w) for v, w in zip(node.operands, other.operands, strict=True)]
             meet(node.outputs, other.outputs, self.step(node, other, states))
         if len(nodes) != len(others):
-            raise Unchunkable("the program for fewer lanes is another one")
+            raise AnotherProgram("the program for fewer lanes is another one")
         return [look(v, w) for v, w in zip(whole.outputs, chunk.outputs, strict=True)]
 
     def _leaf(self, value: Value, other: Value) -> Part:
         if value.node.name != other.node.name:
-            raise Unchunkable("the program for fewer lanes is another one")
+            raise AnotherProgram("the program for fewer lanes is another one")
         array, its = value.node.params["value"], other.node.params["value"]
         if value.node.name == CONSTANT:
             if array is its or (value.shape == other.shape and np.array_equal(np.asarray(array), np.asarray(its))):
