@@ -1,7 +1,7 @@
 # The jobs of this repository. The first one makes .venv with the newest working Python; PYTHON= names another,
 # and VENV= another place for its environment:
 #     make test PYTHON=python3.11 VENV=.venv-3.11
-# ARGS= is passed on to the program that demo, test or bench runs.
+# ARGS= is passed on to the program that demo, test or bench runs; TESTS= are the folders and files to test.
 
 PYTHON ?= $(shell bash .ci/pythons | head -n 1)
 VENV ?= .venv

@@ -41,9 +41,10 @@ def simplify(fn: Callable[..., Any]) -> "Simplified":
         sums move towards the inputs through what is linear   sum_d (a b_d + c_d @ W) -> a sum_d b_d + (sum_d c_d) @ W
         loops over the same run once                          scan f; scan (f, f') -> scan (f, f')
 
-    Every rewrite keeps the values, to rounding, for all inputs, and is taken only where the program gets cheaper. It is
-    worth most *around* derivatives: on `jax.value_and_grad(loss)` or a whole training step. What cannot be handled
-    stays as it is: custom rules, `jax.checkpoint`, shardings, callbacks, random keys and effects, in their order.
+    Every rewrite keeps the values, to rounding, and is taken only where the program gets cheaper. Inside a gradient it
+    makes the derivatives of what is differentiated cheap, around one it removes what value and gradient share. What
+    cannot be handled stays as it is: custom rules, `jax.checkpoint`, shardings, callbacks, random keys and effects, in
+    their order.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -25,6 +25,8 @@ from benchmarks.harness import (
     verdict,
 )
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 @pytest.fixture
 def console():

@@ -9,6 +9,8 @@ from jax import lax
 from jaxpartials.graph.cost import ASSUMED_TRIPS, COSTS, Cost, cost, cost_of
 from jaxpartials.graph.trace import trace
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 A = jax.ShapeDtypeStruct((5, 7), jnp.float32)
 B = jax.ShapeDtypeStruct((7, 3), jnp.float32)
 V = jax.ShapeDtypeStruct((11,), jnp.float32)

@@ -20,7 +20,7 @@ from jaxpartials.demo import burgers
 from jaxpartials.demo.interrupt import Interrupt
 from jaxpartials.demo.questions import Question, answer, questions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 TINY = {"seconds": 600.0, "points": 32, "width": 6, "depth": 2, "seed": 3}
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import jax
 import pytest
 
-pytestmark = pytest.mark.slow
+# The pages count what XLA leaves.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

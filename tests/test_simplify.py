@@ -24,7 +24,6 @@ from jaxpartials.graph.graph import reach
 from jaxpartials.rewrite import pipeline
 from tests.loop_programs import LoopProgram, draw
 
-
 X = jnp.array([[0.3, -1.2, 0.7], [1.5, 0.2, -0.4]])
 V = jnp.array([0.5, -1.0, 2.0])
 
