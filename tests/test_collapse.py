@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 import jaxpartials as jp
+from jaxpartials import planner
 from jaxpartials.graph.cost import cost_of
 from jaxpartials.graph.emit import emit, evaluate
 from jaxpartials.graph.graph import reach
@@ -42,13 +43,6 @@ def collapsed(fn, *args):
         assert got.dtype == want.dtype
         np.testing.assert_allclose(got, want, rtol=RTOL, atol=RTOL * max(1, np.max(np.abs(want), initial=0)))
     return before, after
-
-
-def replanned(fn, spec, *args):
-    """The program of a partial, on a graph that can be extended."""
-    made = jp.partials(fn, spec).plan(*args).graph
-    leaves = jax.tree.leaves(args)
-    return collapsed(lambda *arrays: emit(made, arrays), *leaves)
 
 
 def shapes(values, name):
@@ -376,9 +370,12 @@ def test_gradients_of_what_is_collapsed(name):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10)
 
 
-def test_biharmonic():
-    before, after = replanned(mlp(jnp.tanh), "u[b]/x[b,i]^2 x[b,j]^2 -> b", PARAMS, POINTS)
-    assert cost_of(after).flops < 0.7 * cost_of(before).flops
+def test_biharmonic(monkeypatch):
+    flops = lambda: jp.partials(mlp(jnp.tanh), "u[b]/x[b,i]^2 x[b,j]^2 -> b").plan(PARAMS, POINTS).cost.flops
+    collapsed = flops()
+    monkeypatch.setattr(planner, "settle", lambda graph, values: values)
+    monkeypatch.setattr(planner, "tidy", lambda graph, values, effects: values)
+    assert collapsed < 0.7 * flops()
 
 
 OPERATORS = {
