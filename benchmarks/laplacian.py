@@ -57,14 +57,15 @@ def biharmonic_training(small: bool) -> list[Case]:
     args = (network(2, 5, 5, 1), points(3, 2)) if small else (network(2, 64, 64, 64, 64, 1), points(1024, 2))
     ours = jp.partials(field, {"u": "u[b]", "lap": "u[b]/X[b,i]^2 X[b,j]^2 -> b"})
     variants = {
+        "mixed by hand": _mixed,
         "polarised by hand": _polarised,
         "partials": ours,
         "laplacian of laplacian": _laplacian_of(_laplacian_of_point),
         "hessian of hessian": _laplacian_of(_trace_of_hessian_of_point),
     }
     trained = {name: jax.value_and_grad(poisson(fn)) for name, fn in variants.items()}
-    targets = (Target("partials", "polarised by hand", 1.2),)
-    return [Case("biharmonic_training", trained, args, "polarised by hand", targets, tolerance=2e-3)]
+    targets = (Target("partials", "mixed by hand", 1.2),)
+    return [Case("biharmonic_training", trained, args, "mixed by hand", targets, tolerance=2e-3)]
 
 
 def settings(small: bool) -> list[tuple[str, tuple]]:
@@ -167,6 +168,52 @@ def _chunked(value_and_grad, size):
 
 
 # ---- the biharmonic operator in two dimensions
+
+
+def _mixed(params, X):
+    """Δ²u from u_x, u_y, u_xx, u_xy, u_yy, Δu_x, Δu_y and Δ²u of every layer, each an array of its own.
+
+    By Faà di Bruno's formula, with f_k the derivatives of tanh at z, q = z_x^2 + z_y^2, c_x = z_xx z_x + z_xy z_y and
+    c_y likewise:
+
+    Δf_x = f_1 Δz_x + f_2 (2 c_x + z_x Δz) + f_3 q z_x
+    Δ²f = f_1 Δ²z + f_2 (4 z_x Δz_x + 4 z_y Δz_y + (Δz)^2 + 2 z_xx^2 + 4 z_xy^2 + 2 z_yy^2)
+          + f_3 (2 q Δz + 4 c_x z_x + 4 c_y z_y) + f_4 q^2
+    """
+    (W, b), *hidden, (V, c) = params
+    f = jnp.tanh(X @ W + b)
+    f_1, f_2, f_3, f_4 = _slopes(f)
+    x, y = W
+    q = x * x + y * y
+    streams = [f_1 * x, f_1 * y, f_2 * x * x, f_2 * x * y, f_2 * y * y, f_3 * q * x, f_3 * q * y, f_4 * q * q]
+    for W, b in hidden:
+        f = jnp.tanh(f @ W + b)
+        f_1, f_2, f_3, f_4 = _slopes(f)
+        x, y, xx, xy, yy, lap_x, lap_y, total = (stream @ W for stream in streams)
+        q, lap = x * x + y * y, xx + yy
+        c_x, c_y = xx * x + xy * y, xy * x + yy * y
+        streams = [
+            f_1 * x,
+            f_1 * y,
+            f_1 * xx + f_2 * x * x,
+            f_1 * xy + f_2 * x * y,
+            f_1 * yy + f_2 * y * y,
+            f_1 * lap_x + f_2 * (2 * c_x + x * lap) + f_3 * q * x,
+            f_1 * lap_y + f_2 * (2 * c_y + y * lap) + f_3 * q * y,
+            f_1 * total
+            + f_2 * (4 * (x * lap_x + y * lap_y) + lap * lap + 2 * (xx * xx + 2 * xy * xy + yy * yy))
+            + f_3 * (2 * q * lap + 4 * (c_x * x + c_y * y))
+            + f_4 * q * q,
+        ]
+    return {"u": (f @ V + c)[:, 0], "lap": (streams[-1] @ V)[:, 0]}
+
+
+def _slopes(f):
+    """The first four derivatives of tanh where its value is f."""
+    first = 1 - f * f
+    second = -2 * f * first
+    third = -2 * (first * first + f * second)
+    return first, second, third, -2 * (3 * first * second + f * third)
 
 
 def _polarised(params, X):

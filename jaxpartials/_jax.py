@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from jax._src import config as _config
 from jax._src import source_info_util as _source
+from jax._src import xla_metadata_lib as _metadata
+from jax.experimental.xla_metadata import set_xla_metadata as _set_metadata
 from jax.extend import core as _core
 
 # Equations that the library emits keep the user's lines, never ours.
@@ -23,6 +25,9 @@ Literal = _core.Literal
 Primitive = _core.Primitive
 ShapedArray = jax.core.ShapedArray  # pyright: ignore[reportAttributeAccessIssue]
 Tracer = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
+
+# How JAX refuses a mode of differentiation, or operands that do not fit.
+REFUSALS = (TypeError, ValueError, NotImplementedError)
 
 
 class Jaxpr(NamedTuple):
@@ -60,6 +65,19 @@ def trace_context() -> Any:
     return _config.trace_context()
 
 
+def alike() -> Any:
+    """A context in which programs are traced alike for every size: no size decides how a value is computed.
+
+    It is a setting that JAX knows of, so that functions traced before, in it or out of it, are traced anew.
+    """
+    return _set_metadata(jaxpartials="alike")
+
+
+def is_alike() -> bool:
+    """Whether what is traced now is traced in the context `alike()`."""
+    return (_metadata.current_xla_metadata() or {}).get("jaxpartials") == "alike"
+
+
 def typeof(value: Any) -> Any:
     return jax.typeof(value)
 
@@ -84,8 +102,13 @@ def static_arguments(fn: Callable) -> tuple[frozenset[int], frozenset[str]]:
 
 def as_varying(array: Any, aval: Any) -> Any:
     """`array`, marked as varying over the manual mesh axes that `aval` varies over (inside `shard_map`)."""
-    axes = tuple(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
+    axes = varying_axes(aval)
     return jax.lax.pcast(array, axes, to="varying") if axes else array
+
+
+def varying_axes(aval: Any) -> tuple[Any, ...]:
+    """The manual mesh axes that an array varies over, inside `shard_map`."""
+    return tuple(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
 
 
 def bind(primitive: Any, params: dict[str, Any], operands: Sequence[Any]) -> list[Any]:
@@ -111,6 +134,19 @@ def user_context(source: Any, context: Any):
     names = _source.current_name_stack() + source.name_stack
     with _source.user_context(source.traceback, name_stack=names), context.manager:
         yield
+
+
+def inside(source: Any, caller: Any) -> Any:
+    """The source of an equation of a function that is called at `caller`: what transforms the call transforms it."""
+    if source is None or caller is None or not caller.name_stack.stack:
+        return source
+    return source.replace(name_stack=caller.name_stack + source.name_stack)
+
+
+def transformations(source: Any) -> tuple[str, ...]:
+    """What the user's transformations made an equation: ("jvp", "vmap", "transpose", "jvp"), outermost first."""
+    stack = () if source is None else source.name_stack.stack
+    return tuple(part.name for part in stack if type(part).__name__ == "Transform")
 
 
 def context_key(context: Any) -> Any:
@@ -186,6 +222,7 @@ def rule_identity(params: dict[str, Any]) -> Any:
     are one call; where the rule cannot be found, the answer is None and the calls stay apart.
     """
     found: list[Any] = []
+    lanes: list[Any] = []
     seen: set[int] = set()
 
     def wraps_a_rule(function: Any) -> bool:
@@ -194,11 +231,15 @@ def rule_identity(params: dict[str, Any]) -> Any:
         return module.startswith("jax._src.interpreters") or name.startswith(("lift_jvp", "_memoize"))
 
     def walk(thing: Any, depth: int) -> None:
-        if depth > 12 or id(thing) in seen:
+        # Every transformation that the call went through has put a few closures around the rule.
+        if depth > 200 or id(thing) in seen:
             return
         seen.add(id(thing))
         if hasattr(thing, "f_transformed") and hasattr(thing, "transforms"):
             if wraps_a_rule(thing.f):
+                # Under `vmap` the rule is that of a lane: which axes the lanes have is part of it.
+                arguments = [argument for _, arguments in thing.transforms for argument in arguments]
+                lanes.extend(argument for argument in arguments if isinstance(argument, tuple))
                 walk(thing.f, depth + 1)
             else:
                 # The transformations carry their static arguments and a fresh store for the output tree.
@@ -217,9 +258,9 @@ def rule_identity(params: dict[str, Any]) -> Any:
     walk(params["jvp_jaxpr_fun"], 0)
     if len(found) != 1:
         return None
-    function, transforms, extra = found[0]
+    identity = (*found[0], tuple(lanes))
     try:
-        hash((function, transforms, extra))
+        hash(identity)
     except TypeError:
         return None
-    return function, transforms, extra
+    return identity

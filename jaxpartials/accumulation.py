@@ -13,11 +13,9 @@ import jax.numpy as jnp
 
 from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results
-from jaxpartials.chunked import in_chunks, resized
+from jaxpartials.chunked import chunk_of, in_chunks, proved, traced
 from jaxpartials.errors import BatchError
-from jaxpartials.graph.graph import Graph
-from jaxpartials.graph.trace import read
-from jaxpartials.structure.chunks import AnotherProgram, Part, Unchunkable, parts
+from jaxpartials.structure.chunks import OwnRule, Unchunkable
 
 
 def accumulate(fn: Callable[..., Any], batch_args: str | int | Iterable[str | int], chunk_size: int) -> "Accumulated":
@@ -27,8 +25,9 @@ def accumulate(fn: Callable[..., Any], batch_args: str | int | Iterable[str | in
 
         1/B sum_b l_b = sum_c (n_c/B) mean_c        d/dp 1/B sum_b l_b = sum_c (n_c/B) d mean_c / dp
 
-    The function is traced for the whole batch and for one chunk. Each result is proved to be a mean over the lanes, a
-    sum over them, a value for each lane, or the same in every chunk; these are added up, stacked, or taken as they are.
+    The function is traced for the whole batch and for a chunk, and the programs are read side by side. Each result is
+    proved to be a mean over the lanes, a sum over them, a value for each lane, or the same in every chunk; these are
+    added up, stacked, or taken as they are. A function that does otherwise with fewer lanes is an error.
 
     Examples:
         >>> def loss(w, x, y):
@@ -42,7 +41,7 @@ def accumulate(fn: Callable[..., Any], batch_args: str | int | Iterable[str | in
         fn: a function of arrays with the batch along their first axis, and of anything else; mostly
             `jax.value_and_grad(loss)`, with or without auxiliary results.
         batch_args: the arguments that have the batch: a name, a position, or several. All arrays in them have it.
-        chunk_size: how many lanes are alive at once. The last chunk may be smaller.
+        chunk_size: at most so many lanes are alive at once. The last chunk may be smaller.
 
     Returns:
         A jitted function with the signature of `fn` and its results, to rounding.
@@ -64,59 +63,51 @@ class Accumulated(ByShape):
     def __init__(self, fn: Callable[..., Any], batch_args: Any, chunk_size: int):
         if not isinstance(chunk_size, int) or isinstance(chunk_size, bool) or chunk_size < 1:
             raise BatchError(f"chunk_size={chunk_size!r}: a positive number of lanes.")
-        self._fn, self._size = fn, chunk_size
-        super().__init__(getattr(fn, "__name__", type(fn).__name__), inspect.signature(fn), with_defaults=False)
+        super().__init__(fn, inspect.signature(fn), with_defaults=False)
+        self._size = chunk_size
         self._batched = frozenset(_names(self._name, self._signature, batch_args))
-        functools.update_wrapper(self, fn, updated=())
 
     def __repr__(self) -> str:
         return f"accumulate({self._name}, {sorted(self._batched)}, {self._size})"
 
     def _build(self, call: Call) -> "_Program":
         results: list[Results] = []
-
-        def run_fn(arrays):
-            args, kwargs = call.rebuild(arrays)
-            returned = Results(self._fn(*args, **kwargs))
-            results[:] = results or [returned]
-            return returned.take()
-
-        run_fn.__name__ = run_fn.__qualname__ = self._name
+        run_fn = self._on_arrays(call, results)
         axes = [0 if name in self._batched else None for name in call.arguments_of_arrays]
         lanes = _lanes(self._name, call, axes)
-        whole, _ = _jax.trace(run_fn, call.arrays)
+        whole = traced(run_fn, call.arrays)
         captured = [array for _, array in _jax.open_jaxpr(whole).constants]
         if lanes <= self._size:
             return _Program(captured, run_fn, results[0], self._name)
-        found: list[Part] | None = None
-        for size in {self._size, lanes % self._size} - {0}:
-            try:
-                these = self._parts(run_fn, call.arrays, axes, lanes, size)
-            except Unchunkable as error:
-                raise BatchError(
-                    f"{self._name} cannot be computed in chunks of {self._size} of its {lanes} lanes: {error}.\n"
-                    f"  Called with {call.describe()}; the batch is in {', '.join(sorted(self._batched))}.\n"
-                    "  What is accumulated must be a mean or a sum over the lanes, or have one value for each of\n"
-                    "  them: compute what follows from it (a root, a ratio of means) afterwards."
-                ) from error
-            assert found in (None, these)
-            found = these
-        assert found is not None
-        run = functools.partial(in_chunks, run_fn, axes=axes, size=self._size, found=found)
-        return _Program(captured, run, results[0], self._name)
-
-    def _parts(self, run: Callable, arrays: Sequence[Any], axes: Sequence[int | None], lanes: int, size: int):
-        """What each result for a chunk is of that for the whole batch."""
-
-        def program(n: int) -> Graph:
-            return read(_jax.trace(run, resized(arrays, axes, n))[0], shared=False)
-
-        chunk = program(size)
+        size = chunk_of(lanes, self._size)
+        prove = functools.partial(proved, whole, run_fn, call.arrays, axes, size)
         try:
-            return parts(program(lanes), chunk, axes, lanes, size)
-        except AnotherProgram:
-            # Partials in it may be planned otherwise for so many more lanes; for one more lane they seldom are.
-            return parts(program(size + 1), chunk, axes, size + 1, size)
+            try:
+                found, ruled = prove(derivatives=True), None
+            except OwnRule as error:
+                found, ruled = prove(derivatives=False), error
+        except Unchunkable as error:
+            raise BatchError(
+                f"{self._name} cannot be computed in chunks of {size} of its {lanes} lanes: {error}.\n"
+                f"  Called with {call.describe()}; the batch is in {', '.join(sorted(self._batched))}.\n"
+                "  What is accumulated must be a mean or a sum over the lanes, or have one value for each of\n"
+                "  them: compute what follows from it (a root, a ratio of means) afterwards."
+            ) from error
+        run = functools.partial(in_chunks, run_fn, axes=axes, size=size, found=found)
+        return _Program(captured, run if ruled is None else self._values_only(run, ruled), results[0], self._name)
+
+    def _values_only(self, run: Callable, ruled: OwnRule) -> Callable:
+        """`run`, with no derivatives: what they are of the whole batch, a rule of the user's decides."""
+        values = jax.custom_jvp(run)
+
+        @values.defjvp
+        def _(primals, tangents):
+            raise BatchError(
+                f"The derivative of accumulate({self._name}) is not known to be made of its chunks: {ruled}.\n"
+                f"  Take it inside: accumulate(jax.value_and_grad({self._name}), ...)."
+            )
+
+        return values
 
 
 class _Program:

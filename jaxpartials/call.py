@@ -1,6 +1,7 @@
 """The arguments of one call, and functions that are built once for each signature of shapes and dtypes."""
 
 import copy
+import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,19 +20,44 @@ from jaxpartials.notation import Block
 class ByShape:
     """A function that is built anew for each signature of shapes, dtypes and fixed arguments, and then kept."""
 
-    _fn: Callable
-
-    def __init__(self, name: str, signature: inspect.Signature, with_defaults: bool):
-        self._name, self._signature, self._with_defaults = name, signature, with_defaults
+    def __init__(self, fn: Callable[..., Any], signature: inspect.Signature, with_defaults: bool):
+        self._fn, self._name = fn, getattr(fn, "__name__", type(fn).__name__)
+        self._signature, self._with_defaults = signature, with_defaults
         self._programs: dict[Any, Any] = {}
+        functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._bind(args, kwargs)
+        if _jax.is_alike():
+            return self._alike(call)
         program = self._program(call)
         return program.run(program.captured, call.arrays)
 
     def _bind(self, args: tuple, kwargs: dict) -> "Call":
         return Call(self._name, self._signature, args, kwargs, self._with_defaults, _jax.static_arguments(self._fn))
+
+    def _alike(self, call: "Call") -> Any:
+        """The same values, computed in a way that no size decides: by default as the function has them."""
+        args, kwargs = call.rebuild(call.arrays)
+        return self._fn(*args, **kwargs)
+
+    def _on_arrays(self, call: "Call", results: "list[Results] | None" = None) -> Callable[[Sequence[Any]], Any]:
+        """`fn` as a function of the arrays of a call alone.
+
+        With `results` it returns the arrays among its results, and what it returned first is put there.
+        """
+
+        def run_fn(arrays):
+            args, kwargs = call.rebuild(arrays)
+            returned = self._fn(*args, **kwargs)
+            if results is None:
+                return returned
+            collected = Results(returned)
+            results[:] = results or [collected]
+            return collected.take()
+
+        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
+        return run_fn
 
     def _program(self, call: "Call") -> Any:
         """What was built for calls like this one: `captured`, the arrays closed over, and `run(captured, arrays)`."""

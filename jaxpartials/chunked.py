@@ -16,8 +16,8 @@ from jaxpartials.structure.lanes import Lane
 
 def chunked_blocks(
     run: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], blocks: Sequence[Block], size: int
-) -> tuple[list[int | None], list[Part]]:
-    """The lane axis of each input, and what each block of a chunk is of the block of the whole batch.
+) -> tuple[list[int | None], int, list[Part]]:
+    """The lane axis of each input, the lanes of a chunk, and what each block of one is of the block of the whole batch.
 
     Raises: Unchunkable, with the reason in words.
     """
@@ -28,17 +28,59 @@ def chunked_blocks(
             reason = Unchunkable(f"there are {lanes} lanes")
             continue
         try:
-            whole = read(_jax.trace(run, arrays)[0], shared=False)
-            found: list[Part] = []
-            for n in {size, lanes % size} - {0}:
-                chunk = read(_jax.trace(run, resized(arrays, axes, n))[0], shared=False)
-                found = parts(whole, chunk, axes, lanes, n, derivatives=True)
-            return axes, [_block(block, found[block.output], axes, lanes) for block in blocks]
+            most = chunk_of(lanes, size)
+            found = proved(traced(run, arrays), run, arrays, axes, most, derivatives=True)
+            return axes, most, [_block(block, found[block.output], axes, lanes) for block in blocks]
         except Unchunkable as error:
             reason = error
-        except (TypeError, ValueError) as error:  # the function does not take arrays of these shapes
-            reason = Unchunkable(str(error).strip().split("\n")[0])
     raise reason
+
+
+def traced(run: Callable[[Sequence[Any]], Any], arrays: Sequence[Any]) -> Any:
+    """The jaxpr of a program in which no size decides how partials are computed: what a proof reads."""
+    with _jax.alike():
+        return _jax.trace(run, arrays)[0]
+
+
+def proved(
+    whole: Any,
+    run: Callable[[Sequence[Any]], Any],
+    arrays: Sequence[Any],
+    axes: Sequence[int | None],
+    size: int,
+    *,
+    derivatives: bool,
+) -> list[Part]:
+    """What each result of `run` for a chunk is of that for all lanes, whose program is `whole`.
+
+    Raises: Unchunkable, with the reason in words.
+    """
+    program = read(whole, shared=False)
+    lanes = batch_size(arrays, axes)
+    found: list[Part] = []
+    for n in dict.fromkeys(n for n in (size, lanes % size) if n):
+        try:
+            chunk = read(traced(run, resized(arrays, axes, n)), shared=False)
+        except _jax.REFUSALS as error:
+            raise Unchunkable(f"the function does not take arrays of {n} lanes beside the others") from error
+        these = parts(program, chunk, axes, lanes, n, derivatives=derivatives)
+        if found and these != found:
+            raise Unchunkable(f"{n} lanes are another part of the whole than {size}")
+        found = these
+    for value, part in zip(program.outputs, found, strict=True):
+        if isinstance(part.lane, Lane) and value.shape[part.lane.axis] != part.lane.stride * lanes:
+            raise Unchunkable("a result has every lane several times, not in one piece")
+    return found
+
+
+def chunk_of(lanes: int, size: int) -> int:
+    """At most `size` lanes, so that no single one is left over: programs for one are often other ones."""
+    return next((n for n in range(size, 1, -1) if lanes % n != 1), size)
+
+
+def batch_size(arrays: Sequence[Any], axes: Sequence[int | None]) -> int:
+    """How many lanes there are."""
+    return next(jnp.shape(array)[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None)
 
 
 def _batches(blocks: Sequence[Block], shapes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, list[int | None]]]:
@@ -101,7 +143,7 @@ def in_chunks(
     found: Sequence[Part],
 ) -> list[Any]:
     """The results of `run` for the whole batch from those for its chunks, one after the other in a loop."""
-    lanes = next(jnp.shape(a)[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
+    lanes = batch_size(arrays, axes)
     turns, rest = divmod(lanes, size)
 
     def chunk(start, length):
@@ -111,7 +153,11 @@ def in_chunks(
         ]
 
     def scaled(value, part, n):
-        return value if not part.power else value * jnp.asarray((lanes / n) ** part.power, value.dtype)
+        if not part.power:
+            return value
+        if jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            return value // n**part.power * lanes**part.power  # a multiple of n^power
+        return value * jnp.asarray((lanes / n) ** part.power, value.dtype)
 
     def turn(sums, start):
         values = [scaled(v, part, size) for v, part in zip(run(chunk(start, size)), found, strict=True)]

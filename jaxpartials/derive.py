@@ -79,17 +79,17 @@ class Deriver:
         `lanes` are the axis names proven independent; `siblings[slot]` are all the input leaves that this spec
         differentiates by at that slot, which one reverse pass serves together.
         """
+        if (zero := self.vanishing(block)) is not None:
+            return zero, 0
         value, labels = self.output(block)
-        if any(not self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
-            return self._zeros([block.sizes[label] for label in block.result], value), 0
         groups: list[_Directions] = []
         numbers: dict[str, int] = {}
-        summed = _summed_labels(block)
+        summed, seeds = _summed_labels(block), wrt_seeds(block, lanes)
         for height, stage in enumerate(candidate):
             wrt = self.inputs[block.wrt[stage.slot]]
             slot_labels = block.wrt_labels[stage.slot]
             if stage.mode == FORWARD:
-                seed = Seed(tuple(_wrt_seed(label, slot_labels, lanes, summed) for label in slot_labels))
+                seed = seeds[stage.slot]
                 direction = self._direction(("s", wrt, _canonical(seed, numbers)), wrt, seed, groups)
                 value = self._jvp(value, wrt, direction)
             else:
@@ -99,7 +99,7 @@ class Deriver:
                 )
         count = math.prod(block.sizes[name] for group in groups for name in group.labels)
         value, labels = self._batch(value, labels, groups, block)
-        return self._assemble(value, labels, block), count
+        return self.assemble(value, labels, block), count
 
     def _reverse(self, value, labels, wrt, slot_labels, leaves, block, lanes, summed, groups, height):
         """One order in reverse: the cotangent of `wrt`, one for each element of `value` that is to be kept."""
@@ -108,10 +108,10 @@ class Deriver:
         if not seed.directions:
             key = ("c", value.shape, str(value.dtype), seed)
             cotangent = self._direction(key, value, seed, groups)
-            pulled = self._vjp(value, leaves, cotangent).get(wrt) or self._zeros(wrt.shape, wrt)
+            pulled = self._vjp(value, leaves, cotangent).get(wrt) or self.zeros(wrt.shape, wrt)
             return self._select(pulled, slot_labels)
         symbol = self._symbol(("c", value.shape, str(value.dtype), height), value)
-        pulled = self._vjp(value, leaves, symbol).get(wrt) or self._zeros(wrt.shape, wrt)
+        pulled = self._vjp(value, leaves, symbol).get(wrt) or self.zeros(wrt.shape, wrt)
         # Lanes that meet only where their gradients are added up: one pass gives them apart.
         for name in spread:
             apart = self._separate(pulled, symbol, labels.index(name))
@@ -156,7 +156,26 @@ class Deriver:
 
     def value(self, block: Block) -> Value:
         """The output itself, order zero."""
-        return self._assemble(*self.output(block), block)
+        return self.assemble(*self.output(block), block)
+
+    def vanishing(self, block: Block) -> Value | None:
+        """Zeros, where the output does not depend on one of the block's inputs."""
+        value, _ = self.output(block)
+        if all(self._depends(value, self.inputs[leaf]) for leaf in block.wrt):
+            return None
+        return self.zeros([block.sizes[label] for label in block.result], value)
+
+    def seeded(self, leaf: int, seed: Seed) -> Value:
+        """A single direction of an input."""
+        wrt = self.inputs[leaf]
+        return self._direction(("s", wrt, _canonical(seed, {})), wrt, seed, [])
+
+    def slope(self, value: Value, of: Value) -> Value:
+        """The derivative of a function of one array, element by element."""
+        if ("ones", of) not in self._memo:
+            ones = lambda: _jax.as_varying(jnp.ones(of.shape, of.dtype), of.aval)
+            self._memo["ones", of] = extend(self.graph, ones, [])
+        return self._jvp(value, of, self._memo["ones", of])
 
     # ---- the pieces of a tower
 
@@ -180,7 +199,7 @@ class Deriver:
     def _depends(self, value: Value, on: Value) -> bool:
         return value.node.number in dependents([value], [on])
 
-    def _zeros(self, shape: Sequence[int], like: Value) -> Value:
+    def zeros(self, shape: Sequence[int], like: Value) -> Value:
         return extend(self.graph, lambda: _jax.as_varying(jnp.zeros(tuple(shape), like.dtype), like.aval), [])
 
     def _direction(self, key: Any, like: Value, seed: Seed, groups: list["_Directions"]) -> Value:
@@ -210,7 +229,7 @@ class Deriver:
         if new:
             self._push(new, moving, tangents)
         tangent = tangents.get(value)
-        return self._zeros(value.shape, value) if tangent is None else tangent
+        return self.zeros(value.shape, value) if tangent is None else tangent
 
     def _push(self, new: Sequence[Node], moving: set[int], tangents: dict[Value, Value | None]) -> None:
         """Differentiate the nodes `new`, given the tangents of what they read; None stands for zero."""
@@ -287,8 +306,9 @@ class Deriver:
                 labels = (*names, *labels)
                 continue
             seeds = []
+            images = any(node.name == "conv_general_dilated" for node in reach([value]))
             for symbol, (seed, like) in group.seeds.items():
-                position = _after_lanes(seed)
+                position = _place(seed, images)
                 array = extend(
                     self.graph,
                     lambda s=seed, v=like, p=position, z=sizes: jnp.moveaxis(_seed_array(s, v, z), 0, p),
@@ -301,7 +321,7 @@ class Deriver:
             labels = (*labels[:position], *names, *labels[position:])
         return value, labels
 
-    def _assemble(self, value: Value, labels: tuple[str, ...], block: Block) -> Value:
+    def assemble(self, value: Value, labels: tuple[str, ...], block: Block) -> Value:
         if labels == block.result:
             return value
         return extend(self.graph, lambda a: contract(a, labels, block.result), [value])
@@ -309,14 +329,13 @@ class Deriver:
 
 def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apart: frozenset[str]) -> int:
     """How many directions a candidate pushes and pulls for one block; one reverse pass serves the names in `apart`."""
-    summed = _summed_labels(block)
+    summed, seeds = _summed_labels(block), wrt_seeds(block, lanes)
     labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
     names: set[str] = set()
     for stage in candidate:
         slot_labels = block.wrt_labels[stage.slot]
         if stage.mode == FORWARD:
-            seed = Seed(tuple(_wrt_seed(label, slot_labels, lanes, summed) for label in slot_labels))
-            names |= set(seed.directions)
+            names |= set(seeds[stage.slot].directions)
         else:
             seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
             names |= set(seed.directions) - (apart - set(slot_labels))
@@ -351,6 +370,12 @@ def _summed_labels(block: Block) -> set[str]:
     return {label for label, where in homes.items() if len(where) == 1 and label not in block.result}
 
 
+def wrt_seeds(block: Block, lanes: frozenset[str]) -> list[Seed]:
+    """How each wrt of a block is seeded when it is pushed forward."""
+    summed = _summed_labels(block)
+    return [Seed(tuple(_wrt_seed(label, slot, lanes, summed) for label in slot)) for slot in block.wrt_labels]
+
+
 def _wrt_seed(label: Label, slot: Sequence[Label], lanes: frozenset[str], summed: set[str]) -> Label:
     if isinstance(label, int):
         return label
@@ -379,12 +404,14 @@ def _canonical(seed: Seed, numbers: dict[str, int]) -> tuple:
     return tuple(numbers.get(axis, axis) if isinstance(axis, str) else ("component", axis) for axis in seed.axes)
 
 
-def _after_lanes(seed: Seed) -> int:
-    """Where the direction axis goes: after the axes seeded with ones that lead the array."""
-    position = 0
-    while position < len(seed.axes) and seed.axes[position] == ONES:
-        position += 1
-    return position
+def _place(seed: Seed, images: bool) -> int:
+    """Where the direction axis goes: after the axes seeded with ones that lead the array, and before its last axis.
+
+    The last axis is what matrix products contract: with the directions next to it, sums over both are over one long
+    axis. Convolutions go through images one after another, and keep the axes of an image together.
+    """
+    lanes = next((i for i, label in enumerate(seed.axes) if label != ONES), len(seed.axes))
+    return lanes if images or seed.axes[-1:] == (ONES,) else max(lanes, len(seed.axes) - 1)
 
 
 def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxpartials import _jax
 from jaxpartials.derive import contract
 from jaxpartials.notation import Block
 
@@ -32,7 +33,7 @@ def _dense(fn: Callable, arrays: Sequence[Any], block: Block) -> Callable:
         try:
             jax.eval_shape(dense, *arrays)
             jax.jit(dense).lower(*arrays)  # some refusals only come here
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except _jax.REFUSALS as error:
             refusals.append(error)
             continue
         return dense

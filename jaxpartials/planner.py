@@ -1,33 +1,25 @@
-"""Candidates, their costs, and the Plan that prints itself.
+"""Which candidate of every partial, and the Plan that prints itself.
 
 Every candidate of every partial is built in one graph, so that what two of them share is there once; the cost of the
 whole set decides, not the cost of each alone.
 """
 
+import contextlib
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import jax.numpy as jnp
-
-from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver, Stage, count_passes
-from jaxpartials.errors import DerivativeError
+from jaxpartials import _jax
+from jaxpartials.candidates import CLOSE, Choice, Wanted, build, candidates, find_lanes, limit_of, prepare
+from jaxpartials.derive import FORWARD, REVERSE, Candidate, Deriver
 from jaxpartials.graph.cost import Cost, cost, cost_of
-from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, dependents, reach
+from jaxpartials.graph.graph import LEAVES, Graph, Value, reach
 from jaxpartials.notation import Block, Partial
-from jaxpartials.rewrite.pipeline import settle, tidy
-from jaxpartials.structure.axes import independent
+from jaxpartials.refusals import ONE_WAY, all_nodes, dtype_refusal
+from jaxpartials.rewrite.pipeline import tidy
 
-# Tracing a candidate costs time, so those far behind by a first estimate are not built: how many times dearer than
-# the cheapest a candidate may look, by order.
-PROSPECTS = {1: 8.0, 2: 3.0}
-CLOSE = 1.2
-# One forward pass computes value and tangent; a reverse pass also keeps and reads back what it needs.
-PASS_COST = {FORWARD: 2.0, REVERSE: 3.0}
-# At most so many candidates of one partial are built, by order.
-MOST = {1: 4, 2: 6}
 # What a reverse pass must keep is not among the flops, and an outer gradient pays for it again: near ties go forward.
 KEEPING = 1.05
 # Sets of at most this many combinations are costed one by one; larger ones partial by partial.
@@ -42,7 +34,8 @@ class PartialPlan:
 
     Attributes:
         spec: the spec as written.
-        mode: the stages in words, outermost first: "forward x over reverse params".
+        mode: the stages in words, outermost first: "forward x over reverse params"; or how all orders are taken at
+            once: "Taylor x^4", with mixed directions, or "polarised x^4", with sums and differences of them.
         passes: how many directions are pushed or pulled through the program, lanes not counted.
         lanes: the axes along which every element is independent, computed in one pass together.
         shares: for each other partial, the part of this one's equations that it also uses.
@@ -101,28 +94,6 @@ class Plan:
         return render(self)
 
 
-@dataclass
-class Choice:
-    """One candidate of one partial, built: its values, one per block, in the shared graph."""
-
-    candidate: Candidate
-    values: list[Value]
-    passes: int
-    alone: Cost
-
-
-@dataclass
-class _Wanted:
-    partial: Partial
-    blocks: Sequence[Block]
-    lanes: frozenset[str] = frozenset()
-    apart: frozenset[str] = frozenset()
-    notes: list[str] = field(default_factory=list)
-    siblings: Sequence[Sequence[int]] = ()  # by slot, the input leaves that one reverse pass serves together
-    prospects: list[tuple[float, float, Candidate]] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
-
-
 def plan(
     graph: Graph,
     requests: Sequence[tuple[Partial, Sequence[Block]]],
@@ -142,16 +113,16 @@ def plan(
     """
     started = time.perf_counter()
     deriver = Deriver(graph, list(graph.inputs), list(graph.outputs), chunk_size)
-    wanted = [_Wanted(partial, blocks) for partial, blocks in requests]
+    wanted = [Wanted(partial, blocks) for partial, blocks in requests]
     for want in wanted:
-        _prepare(deriver, want)
+        prepare(deriver, want)
     # To trace a loop backwards takes long, and helps only where something is to be had backwards at less cost.
     first = [want.prospects[0][2] for want in wanted if want.prospects]
     forward = all(stage.mode == FORWARD for candidate in first for stage in candidate)
-    nodes = list(_all_nodes(deriver.outputs))
+    nodes = list(all_nodes(deriver.outputs))
     narrow = forward and any(node.bodies for node in nodes) and not any(node.name in ONE_WAY for node in nodes)
     for want in wanted:
-        _build(deriver, want, CLOSE if narrow else _limit(want.partial.order))
+        build(deriver, want, CLOSE if narrow else limit_of(want.partial.order))
     ranked = _rank(deriver, [want.choices for want in wanted])
     measured: tuple[tuple[str, float], ...] = ()
     if measure is not None and len(ranked) > 1:
@@ -180,265 +151,34 @@ def plan(
 def plain_plan(graph: Graph, requests: Sequence[tuple[Partial, Sequence[Block]]], reason: str) -> Plan:
     """What is known when the plain path is taken."""
     deriver = Deriver(graph, list(graph.inputs), list(graph.outputs))
-    plain = _plain_cost(deriver, [_Wanted(partial, blocks) for partial, blocks in requests])
+    plain = _plain_cost(deriver, [Wanted(partial, blocks) for partial, blocks in requests])
     rows = tuple(PartialPlan(partial.text, "plain", 0, (), {}, (reason,), Cost(), ()) for partial, _ in requests)
     return Plan(rows, plain, plain, len(graph.nodes), graph)
 
 
-# ---- one partial: what is possible
+def unplanned(graph: Graph, requests: Sequence[tuple[Partial, Sequence[Block]]]) -> list[Value] | None:
+    """All blocks of all partials, each partial by the first candidate that JAX accepts, however much it costs.
 
-
-def _prepare(deriver: Deriver, want: _Wanted) -> None:
-    """Find the lanes, and what might be built."""
-    if want.blocks and want.partial.order:
-        _find_lanes(deriver, want)
-        want.siblings = [sorted({block.wrt[slot] for block in want.blocks}) for slot in range(want.partial.order)]
-        want.apart = _apart(deriver, want, want.siblings)
-        want.prospects = _prospects(want)
-
-
-def _build(deriver: Deriver, want: _Wanted, limit: float) -> None:
-    """Build every promising candidate of one partial: none that looks `limit` times dearer than the cheapest."""
-    if not want.blocks or not want.partial.order:
-        values = settle(deriver.graph, [deriver.value(block) for block in want.blocks])
-        want.choices = [Choice((), values, 0, cost_of(values))]
-        return
-    siblings = want.siblings
-    refused: list[str] = []
-    unexplained = False
-    best = math.inf
-    for estimate, weight, candidate in want.prospects:
-        if estimate > limit * best:
-            break
-        if len(want.choices) >= MOST.get(want.partial.order, 3) and estimate >= best:
-            break
-        refusal = _dtype_refusal(deriver, want, candidate)
-        if refusal is None:
-            try:
-                built = [deriver.derivative(block, candidate, want.lanes, siblings) for block in want.blocks]
-            except (TypeError, ValueError, NotImplementedError) as error:  # how JAX refuses a mode
-                refusal, explained = _refusal(deriver, want, candidate, error)
-                unexplained = unexplained or not explained
-        if refusal is None:
-            values = settle(deriver.graph, [value for value, _ in built])
-            passes = _total(want, candidate, [count for _, count in built])
-            want.choices.append(Choice(candidate, values, passes, cost_of(values)))
-            best = min(best, weight * max(1, passes))
-        elif refusal not in refused:
-            refused.append(refusal)
-    want.notes += refused
-    if not want.choices:
-        message = f'"{want.partial.text}" cannot be computed: no mode of differentiation goes through.\n'
-        message += "\n".join(f"  {reason}" for reason in refused)
-        # Where no operation of the user's is to blame, it may be us: the plain path has the last word.
-        raise RuntimeError(message) if unexplained else DerivativeError(message)
-
-
-def _apart(deriver: Deriver, want: _Wanted, siblings: Sequence[Sequence[int]]) -> frozenset[str]:
-    """The output's axis names that a reverse pass keeps apart, whichever wrt it is by."""
-    kept = {name for name in want.blocks[0].output_labels if isinstance(name, str)} - want.lanes
-    try:
-        for block in want.blocks:
-            for slot in range(want.partial.order):
-                kept &= deriver.keeps_apart(block, slot, siblings[slot]) if kept else kept
-    except (TypeError, ValueError, NotImplementedError):  # no reverse mode
-        return frozenset()
-    return frozenset(kept)
-
-
-def _limit(order: int) -> float:
-    return PROSPECTS.get(order, 1.4)
-
-
-def _prospects(want: _Wanted) -> list[tuple[float, float, Candidate]]:
-    """Candidates with a first estimate of their cost, at best, and the weight of one pass; cheapest first."""
-    found = []
-    for candidate in _candidates(want.partial):
-        weight = math.prod(PASS_COST[stage.mode] for stage in candidate)
-        counts = [count_passes(block, candidate, want.lanes, want.apart) for block in want.blocks]
-        found.append((weight * max(1, _total(want, candidate, counts)), weight, candidate))
-    return sorted(found, key=lambda found: found[0])
-
-
-def _candidates(partial: Partial) -> Iterator[Candidate]:
-    """Forward towers, reverse innermost or outermost, and reverse throughout; any wrt innermost."""
-    order = partial.order
-    seen = set()
-    for slots in itertools.islice(itertools.permutations(range(order)), 24):
-        spelled = tuple(str(partial.wrt[slot]) for slot in slots)
-        if spelled in seen:
-            continue
-        seen.add(spelled)
-        for modes in dict.fromkeys(
-            [
-                (FORWARD,) * order,
-                (REVERSE, *(FORWARD,) * (order - 1)),
-                (*(FORWARD,) * (order - 1), REVERSE),
-                (REVERSE,) * order,
-            ]
-        ):
-            yield tuple(Stage(mode, slot) for mode, slot in zip(modes, slots, strict=True))
-
-
-def _total(want: _Wanted, candidate: Candidate, counts: Sequence[int]) -> int:
-    """Directions pushed and pulled for all blocks; one reverse pass serves all leaves at its slot."""
-    dearest: dict[tuple, int] = {}
-    last = max((i for i, stage in enumerate(candidate) if stage.mode == REVERSE), default=-1)
-    for block, count in zip(want.blocks, counts, strict=True):
-        # All leaves of the last reverse pass come out of it together; every other stage is one leaf's own.
-        own = tuple(block.wrt[stage.slot] for i, stage in enumerate(candidate) if stage.mode == FORWARD or i != last)
-        dearest[block.output, own] = max(dearest.get((block.output, own), 0), count)
-    return sum(dearest.values())
-
-
-def _find_lanes(deriver: Deriver, want: _Wanted) -> None:
-    """The axis names shared by output and wrts along which the program is proven independent."""
-    first = want.blocks[0]
-    shared = {
-        label
-        for label in first.output_labels
-        if isinstance(label, str) and any(label in labels for labels in first.wrt_labels)
-    }
-    lanes = set()
-    for label in sorted(shared):
-        reason = None
-        for block in want.blocks:
-            reason = reason or _mixing(deriver, block, label, want.partial.order)
-        if reason is None:
-            lanes.add(label)
+    No size decides anything here, so for two sizes of a batch these are the same equations wherever those of the
+    function itself are. None where a partial has no candidate.
+    """
+    deriver = Deriver(graph, list(graph.inputs), list(graph.outputs))
+    values: list[Value] = []
+    for partial, blocks in requests:
+        want = Wanted(partial, blocks)
+        if blocks and partial.order:
+            find_lanes(deriver, want)
+        siblings = [sorted({block.wrt[slot] for block in blocks}) for slot in range(partial.order)]
+        for candidate in candidates(partial) if partial.order else ():
+            if dtype_refusal(deriver, want.blocks, candidate) is None:
+                with contextlib.suppress(*_jax.REFUSALS):
+                    values += [deriver.derivative(block, candidate, want.lanes, siblings)[0] for block in blocks]
+                    break
         else:
-            want.notes.append(f"{label} is no lane: {reason}")
-    want.lanes = frozenset(lanes)
-
-
-def _mixing(deriver: Deriver, block: Block, label: str, order: int) -> str | None:
-    value, labels = deriver.output(block)
-    inputs: list[tuple[Value, int]] = []
-    for leaf, slot_labels in zip(block.wrt, block.wrt_labels, strict=True):
-        if slot_labels.count(label) > 1:
-            return f"{label} names two axes of one array"
-        if label in slot_labels:
-            pair = (deriver.inputs[leaf], slot_labels.index(label))
-            if pair not in inputs:
-                inputs.append(pair)
-    if len({leaf for leaf, _ in inputs}) < len(inputs):
-        return f"{label} names different axes of one array"
-    mixed = independent(value, labels.index(label), inputs, order)
-    if mixed is None:
-        return None
-    return mixed.reason if mixed.node is None else f"{mixed.reason}, at {mixed.node.where}"
-
-
-# ---- what cannot be
-
-
-def _dtype_refusal(deriver: Deriver, want: _Wanted, candidate: Candidate) -> str | None:
-    """JAX's own rules for complex numbers: forward from real inputs, reverse from real outputs, or holomorphic."""
-    for block in want.blocks:
-        out = deriver.outputs[block.output]
-        complex_value = _is_complex(out)
-        for stage in candidate:
-            wrt = deriver.inputs[block.wrt[stage.slot]]
-            complex_wrt = _is_complex(wrt)
-            if not complex_wrt and not complex_value:
-                continue
-            if complex_wrt and complex_value:
-                culprit = _not_holomorphic([out], [wrt])
-                if culprit is not None:
-                    return (
-                        f"{stage.mode} differentiation of a complex output with respect to a complex input needs a"
-                        f" holomorphic function, and {culprit.name} at {culprit.where} is not"
-                        " (differentiate by the real and imaginary parts instead)"
-                    )
-                continue
-            if stage.mode == FORWARD and complex_wrt:
-                return "forward differentiation needs a real input; this one is complex"
-            if stage.mode == REVERSE and complex_value:
-                return "reverse differentiation needs a real output; this one is complex"
-            complex_value = complex_value or complex_wrt
-    return None
-
-
-def _not_holomorphic(values: Sequence[Value], wrt: Sequence[Value]) -> Node | None:
-    """The first operation between `wrt` and `values` that is not, or not known to be, complex-differentiable."""
-    moving = dependents(values, wrt)
-    for node in _reach_numbers(values):
-        if node.number not in moving or node.name in LEAVES:
-            continue
-        real = any(_is_inexact(v) and not _is_complex(v) for v in node.outputs)
-        if real or node.name in ("conj", "sign") or (node.bodies and node.opaque):
-            return node
-        for body in node.bodies:
-            inner = _not_holomorphic(body.outputs, [v for v in body.inputs if _is_complex(v)])
-            if inner is not None:
-                return inner
-    return None
-
-
-def _reach_numbers(values: Sequence[Value]) -> list[Node]:
-    """The nodes that `values` need, not going through truth values and integers, which carry no derivative."""
-    found: dict[int, Node] = {}
-    stack = [v for v in values if _is_inexact(v)]
-    while stack:
-        node = stack.pop().node
-        if node.number not in found:
-            found[node.number] = node
-            stack.extend(v for v in node.operands if _is_inexact(v))
-    return [found[number] for number in sorted(found)]
-
-
-def _is_inexact(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.inexact)
-
-
-def _is_complex(value: Value) -> bool:
-    return jnp.issubdtype(value.dtype, jnp.complexfloating)
-
-
-# What JAX differentiates in one mode only, or not at all: primitive name -> the mode it blocks.
-ONE_WAY = {
-    "custom_vjp_call": FORWARD,
-    "custom_vjp_call_jaxpr": FORWARD,
-    "while": REVERSE,
-}
-
-
-def _refusal(deriver: Deriver, want: _Wanted, candidate: Candidate, error: Exception) -> tuple[str, bool]:
-    """Which operation stands in the way of a mode, and where the user wrote it; and whether one was found."""
-    modes = [stage.mode for stage in candidate]
-    message = str(error).strip().split("\n")[0]
-    culprit = _culprit(deriver, want, modes, message)
-    mode = " and ".join(dict.fromkeys(modes))
-    if culprit is None:
-        return f"{mode} mode: {message or type(error).__name__}", False
-    if culprit.name in ONE_WAY:
-        return f"{culprit.name} at {culprit.where} cannot be differentiated in {ONE_WAY[culprit.name]} mode", True
-    return f"{culprit.name} at {culprit.where} cannot be differentiated in {mode} mode: {message}", True
-
-
-def _culprit(deriver: Deriver, want: _Wanted, modes: Sequence[str], message: str) -> Node | None:
-    suspects = []
-    for block in want.blocks:
-        value = deriver.outputs[block.output]
-        wrts = [deriver.inputs[leaf] for leaf in block.wrt]
-        moving = dependents([value], wrts)
-        suspects += [node for node in _all_nodes([value]) if node.number in moving or node.bodies == ()]
-    for node in suspects:
-        if node.name in ONE_WAY and ONE_WAY[node.name] in modes:
-            return node
-    named = message.lower().replace("_", " ")
-    for node in suspects:
-        if "callback" in node.name or (len(node.name) > 3 and node.name.replace("_", " ") in named):
-            return node
-    return None
-
-
-def _all_nodes(values: Sequence[Value]) -> Iterator[Node]:
-    for node in reach(values):
-        if node.name not in LEAVES:
-            yield node
-        for body in node.bodies:
-            yield from _all_nodes(body.outputs)
+            if partial.order:
+                return None
+            values += [deriver.value(block) for block in blocks]
+    return values
 
 
 # ---- the set
@@ -507,7 +247,7 @@ def _finish(deriver: Deriver, picked: Sequence[Choice]) -> Graph:
     return graph.with_outputs(tidy(graph, [v for choice in picked for v in choice.values], graph.effects))
 
 
-def _plain_cost(deriver: Deriver, wanted: Sequence[_Wanted]) -> Cost:
+def _plain_cost(deriver: Deriver, wanted: Sequence[Wanted]) -> Cost:
     total = Cost()
     for want in wanted:
         for block in want.blocks:
@@ -530,7 +270,7 @@ def _plain_cost(deriver: Deriver, wanted: Sequence[_Wanted]) -> Cost:
 # ---- in words
 
 
-def _describe_set(wanted: Sequence[_Wanted], picked: Sequence[Choice], names: Sequence[str]) -> str:
+def _describe_set(wanted: Sequence[Wanted], picked: Sequence[Choice], names: Sequence[str]) -> str:
     return "; ".join(
         f"{want.partial.text}: {mode_of(want.partial, choice.candidate)}"
         for want, choice in zip(wanted, picked, strict=True)
@@ -553,7 +293,7 @@ def mode_of(partial: Partial, candidate: Candidate) -> str:
     return " over ".join(reversed(spelled))
 
 
-def _explain(wanted: Sequence[_Wanted], picked: Sequence[Choice], names: Sequence[str]) -> Iterator[PartialPlan]:
+def _explain(wanted: Sequence[Wanted], picked: Sequence[Choice], names: Sequence[str]) -> Iterator[PartialPlan]:
     used = [{node.number for node in reach(choice.values) if node.name not in LEAVES} for choice in picked]
     for i, (want, choice) in enumerate(zip(wanted, picked, strict=True)):
         shares = {

@@ -28,10 +28,7 @@ def render(plan: "Plan") -> str:
             quantity(operations(row.cost)), quantity(row.cost.bytes),
         )  # fmt: skip
         notes += [f"{row.spec}: {note}" for note in row.notes]
-    out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, soft_wrap=False, markup=False)
-    console.print(table)
-    text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    text = as_text(table)
     text += "".join(f"\nnote: {note}" for note in dict.fromkeys(notes))
     total, plain = operations(plan.cost), operations(plan.plain_cost)
     text += f"\ntotal: {plan.equations} equations, {quantity(total)} operations, {quantity(plan.cost.bytes)} bytes"
@@ -44,6 +41,13 @@ def render(plan: "Plan") -> str:
     if plan.measured:
         text += "".join(f"\nmeasured: {1e3 * seconds:.3g} ms  {label}" for label, seconds in plan.measured)
     return text
+
+
+def as_text(table: Table) -> str:
+    """A table without colours, and without spaces at the ends of its lines."""
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def quantity(number: float) -> str:

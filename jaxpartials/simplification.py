@@ -3,9 +3,7 @@
 fn, args - trace -> Graph - rewrite -> Graph - emit -> function
 """
 
-import functools
 import inspect
-import io
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from jaxpartials import _jax
@@ -21,7 +18,8 @@ from jaxpartials.call import ByShape, Call, Results, emitted
 from jaxpartials.graph.cost import Cost, cost_of
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import CONTROL, donated, read
-from jaxpartials.planprint import operations, quantity
+from jaxpartials.planprint import as_text, operations, quantity
+from jaxpartials.rederive import rederived
 from jaxpartials.rewrite.pipeline import PASSES, RULES
 
 ANY = inspect.Signature(
@@ -40,6 +38,7 @@ def simplify(fn: Callable[..., Any]) -> "Simplified":
         equal equations are one, dead ones none               f(x) + f(x) -> 2 uses of one f(x)
         sums move towards the inputs through what is linear   sum_d (a b_d + c_d @ W) -> a sum_d b_d + (sum_d c_d) @ W
         loops over the same run once                          scan f; scan (f, f') -> scan (f, f')
+        derivatives are taken in the better mode              grad (sum (grad (grad u))^2) -> grad (sum (u/x^2)^2)
 
     Every rewrite keeps the values, to rounding, and is taken only where the program gets cheaper. Inside a gradient it
     makes the derivatives of what is differentiated cheap, around one it removes what value and gradient share. What
@@ -114,10 +113,7 @@ class Stats:
                 step.name, str(step.equations), str(step.loops),
                 quantity(operations(step.cost)), quantity(step.cost.bytes),
             )  # fmt: skip
-        out = io.StringIO()
-        Console(file=out, width=110, color_system=None, highlight=False, markup=False).print(table)
-        text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
-        return text + (f"\nleft as it is: {self.problem}" if self.problem else "")
+        return as_text(table) + (f"\nleft as it is: {self.problem}" if self.problem else "")
 
 
 class Simplified(ByShape):
@@ -126,9 +122,7 @@ class Simplified(ByShape):
     def __init__(self, fn: Callable[..., Any]):
         if not callable(fn):
             raise TypeError(f"simplify() takes a function, and got {type(fn).__name__} {fn!r}.")
-        self._fn = fn
-        super().__init__(getattr(fn, "__name__", type(fn).__name__), _signature(fn), with_defaults=False)
-        functools.update_wrapper(self, fn, updated=())
+        super().__init__(fn, _signature(fn), with_defaults=False)
 
     def stats(self, *args: Any, **kwargs: Any) -> Stats:
         """What was done to the function for arguments like these.
@@ -152,30 +146,25 @@ class Simplified(ByShape):
 
     def _build(self, call: Call) -> "_Program":
         results: list[Results] = []
-
-        def run_fn(arrays):
-            args, kwargs = call.rebuild(arrays)
-            results.append(Results(self._fn(*args, **kwargs)))
-            return results[-1].take()
-
-        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
-        closed, _ = _jax.trace(run_fn, call.arrays)
+        closed, _ = _jax.trace(self._on_arrays(call, results), call.arrays)
         started = time.perf_counter()
-        before = _step("as traced", read(closed, shared=False))
+        traced = read(closed, shared=False)
+        before = _step("as traced", traced)
 
         def made(graph: Graph, steps: list[Step], problem: str | None = None) -> _Program:
             stats = Stats(tuple(steps), time.perf_counter() - started, problem)
-            program = _Program(graph.with_outputs(graph.outputs), closed, results[-1], stats, self._name)
+            program = _Program(graph.with_outputs(graph.outputs), closed, results[0], stats, self._name)
             program.check(call.arrays)
             return program
 
         try:
-            graph = read(closed, RULES)
-            steps = [before, _step("equal equations once, algebra", graph)]
-            for name, run in PASSES.items():
-                graph.outputs = run(graph, graph.outputs, graph.effects)
-                steps.append(_step(name, graph))
-            return made(graph, steps)
+            graph, steps = _rewritten(read(closed, RULES), "equal equations once, algebra")
+            again, found = rederived(traced)
+            if found:
+                other, more = _rewritten(again, "derivatives taken again")
+                if more[-1].cost.time < steps[-1].cost.time:
+                    graph, steps = other, [steps[0], *more]
+            return made(graph, [before, *steps])
         except Exception as error:  # a fault of ours must not stand between the user and the values
             problem = f"{type(error).__name__}: {error}"
             warnings.warn(f"{self!r} runs {self._name} as it is: {problem}. Please report this.", stacklevel=4)
@@ -213,6 +202,15 @@ class _Program:
         """The arrays that are kept, and those that may be overwritten."""
         kept = [array for i, array in enumerate(arrays) if i not in self._given]
         return kept, [arrays[i] for i in sorted(self._given)]
+
+
+def _rewritten(graph: Graph, name: str) -> tuple[Graph, list[Step]]:
+    """A program after every pass, and what each has made of it."""
+    steps = [_step(name, graph)]
+    for title, run in PASSES.items():
+        graph.outputs = run(graph, graph.outputs, graph.effects)
+        steps.append(_step(title, graph))
+    return graph, steps
 
 
 def _step(name: str, graph: Graph) -> Step:

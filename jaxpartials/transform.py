@@ -14,13 +14,15 @@ from typing import Any
 
 import jax
 
+from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, emitted
-from jaxpartials.chunked import chunked_blocks, in_chunks, resized
+from jaxpartials.chunked import batch_size, chunked_blocks, in_chunks, resized
 from jaxpartials.errors import DerivativeError, NotationError
+from jaxpartials.graph.emit import emit
 from jaxpartials.graph.trace import trace
 from jaxpartials.notation import Block, check_signature, parse_wanted, resolve
 from jaxpartials.plain import plain
-from jaxpartials.planner import Plan, plain_plan, plan
+from jaxpartials.planner import Plan, plain_plan, plan, unplanned
 from jaxpartials.rewrite.pipeline import RULES
 from jaxpartials.structure.chunks import Unchunkable
 from jaxpartials.tuning import measure
@@ -82,14 +84,13 @@ class Partials(ByShape):
     """A function that computes named partial derivatives; made by `partials`."""
 
     def __init__(self, fn, wanted, outputs, chunk_size, tune):
-        self._fn, self.wanted, self._chunk_size, self._tune = fn, wanted, chunk_size, tune
+        self.wanted, self._chunk_size, self._tune = wanted, chunk_size, tune
         self._outputs = _checked_outputs(outputs)
         _check_options(fn, chunk_size, tune)
         self._specs, self._structure = parse_wanted(wanted)
-        super().__init__(getattr(fn, "__name__", type(fn).__name__), _signature(fn), with_defaults=True)
+        super().__init__(fn, _signature(fn), with_defaults=True)
         for spec in self._specs:
             check_signature(spec, self._signature, self._outputs)
-        functools.update_wrapper(self, fn, updated=())
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """How the partials are computed for arguments like these, and why.
@@ -111,6 +112,16 @@ class Partials(ByShape):
 
     def __repr__(self) -> str:
         return f"partials({self._name}, {self.wanted!r})"
+
+    def _alike(self, call: Call) -> Any:
+        graph, shapes = trace(self._on_arrays(call), call.arrays)
+        structures, placed = self._blocks(call, shapes)
+        values = unplanned(graph, list(zip(self._specs, placed, strict=True)))
+        if values is None:
+            program = self._program(call)
+            return program.run(program.captured, call.arrays)
+        blocks = emit(graph.with_outputs(values), call.arrays)
+        return _unflattened(blocks, structures, self._structure)
 
     def _build(self, call: Call) -> "_Program":
         if self._chunk_size is None:
@@ -135,7 +146,7 @@ class Partials(ByShape):
             wanted = list(itertools.chain(*placed))
             try:
                 run = plain(lambda *arrays: jax.tree.leaves(run_fn(arrays)), call.arrays, wanted)
-            except (TypeError, ValueError, NotImplementedError):
+            except _jax.REFUSALS:
                 raise DerivativeError(f"{error}\n  Called with {call.describe()}.") from error
             warnings.warn(
                 f"{self!r} is computed by plain jacfwd and jacrev, densely: planning failed with"
@@ -154,8 +165,8 @@ class Partials(ByShape):
         """One program for a chunk of the lanes, and one for what is left over, run in a loop."""
         run_fn = self._on_arrays(call)
         structures, placed = self._blocks(call, jax.eval_shape(run_fn, call.arrays))
-        axes, found = chunked_blocks(run_fn, call.arrays, list(itertools.chain(*placed)), size)
-        lanes = next(jax.numpy.shape(a)[axis] for a, axis in zip(call.arrays, axes, strict=True) if axis is not None)
+        axes, size, found = chunked_blocks(run_fn, call.arrays, list(itertools.chain(*placed)), size)
+        lanes = batch_size(call.arrays, axes)
         sizes = [n for n in (size, lanes % size) if n]
         programs = [self._whole(call.with_arrays(resized(call.arrays, axes, n))) for n in sizes]
         counts = [len(program.captured) for program in programs]
@@ -164,8 +175,7 @@ class Partials(ByShape):
             ends = list(itertools.accumulate(counts, initial=0))
 
             def run(chunk):
-                n = next(jax.numpy.shape(a)[axis] for a, axis in zip(chunk, axes, strict=True) if axis is not None)
-                i = sizes.index(n)
+                i = sizes.index(batch_size(chunk, axes))
                 return programs[i].compute(captured[ends[i] : ends[i + 1]], chunk)
 
             return in_chunks(run, arrays, axes=axes, size=size, found=found)
@@ -173,14 +183,6 @@ class Partials(ByShape):
         made = programs[0].plan.in_chunks(lanes, size)
         captured = list(itertools.chain(*(program.captured for program in programs)))
         return _Program(made, captured, compute, structures, self._structure, self._name)
-
-    def _on_arrays(self, call: Call) -> Callable:
-        def run_fn(arrays):
-            args, kwargs = call.rebuild(arrays)
-            return self._fn(*args, **kwargs)
-
-        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
-        return run_fn
 
     def _blocks(self, call: Call, shapes: Any) -> tuple[list[Any], list[list[Block]]]:
         """For each spec the structure of its result, and its blocks."""
@@ -202,12 +204,17 @@ class _Program:
         self.captured = captured  # what the function closes over
 
         def run(captured, arrays):
-            flat = iter(compute(captured, arrays))
-            trees = [jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)]) for tree in structures]
-            return jax.tree.unflatten(outer, trees)
+            return _unflattened(compute(captured, arrays), structures, outer)
 
         run.__name__ = run.__qualname__ = f"partials_{name}"
         self.run = jax.jit(run)
+
+
+def _unflattened(blocks: Sequence[Any], structures: Sequence[Any], outer: Any) -> Any:
+    """The blocks of all specs, one after the other, as what was wanted."""
+    flat = iter(blocks)
+    return jax.tree.unflatten(outer, [jax.tree.unflatten(tree, [next(flat) for _ in range(tree.num_leaves)])
+                                      for tree in structures])  # fmt: skip
 
 
 def _signature(fn: Callable) -> inspect.Signature:

@@ -207,6 +207,16 @@ def note(seen: list, tag: str, value: Any) -> None:
     io_callback(lambda v: seen.append((tag, np.asarray(v).tolist())), None, value, ordered=True)
 
 
+def ask(seen: list, tag: str, value: Any) -> Any:
+    """Write down what is passed at run time, in order, and answer with another value like it."""
+
+    def answer(v):
+        seen.append((tag, np.asarray(v).tolist()))
+        return np.asarray(v) // 2 if np.asarray(v).dtype.kind == "i" else np.cos(v).astype(np.asarray(v).dtype)
+
+    return io_callback(answer, jax.typeof(value), value, ordered=True)
+
+
 @dataclass(frozen=True)
 class LoopProgram:
     """A function of a dict of arguments, all floats but "key" and "n", to a dict of results."""
@@ -219,7 +229,7 @@ class LoopProgram:
 
     @property
     def has_effects(self) -> bool:
-        return "note(" in self.source
+        return has_effects(self.source)
 
     @property
     def forwards(self) -> bool:
@@ -235,6 +245,10 @@ class LoopProgram:
         out = jax.block_until_ready(fn(*args))
         jax.effects_barrier()
         return out, list(self.seen)
+
+
+def has_effects(source: str) -> bool:
+    return "(seen, " in source
 
 
 class Draw:
@@ -314,7 +328,13 @@ class Draw:
     def tell(self):
         if self.effects and self.chance(0.6):
             kind = self.choice("svi")
-            self.lines.append(f"note(seen, 't{self.name('')}', {self.variable(kind)})")
+            tag, value = f"'t{self.name('')}'", self.variable(kind)
+            if self.chance(0.5):
+                self.lines.append(f"note(seen, {tag}, {value})")
+            else:
+                name = self.name(kind)
+                self.lines.append(f"{name} = ask(seen, {tag}, {value})")
+                self.variables[kind].append(name)
 
     # ---- loops and branches
 
@@ -472,7 +492,7 @@ class Draw:
         """A loop or a branch; now and then the one before once more."""
         start = len(self.lines)
         self.choice([self.scan, self.scan, self.scan, self.turns, self.branch])()
-        if self.depth == 0 and self.chance(0.2) and "note(" not in "\n".join(self.lines[start:]):
+        if self.depth == 0 and self.chance(0.2) and not has_effects("\n".join(self.lines[start:])):
             again = [line for line in self.lines[start:] if not line.startswith(("def", " "))]
             text = again[-1] if " = lax" in again[-1] else None
             if text is not None:

@@ -377,6 +377,8 @@ APART = [
           (5, 3, 3), (5, 3), axes={0: 0, 1: 0}),
     apart("triangular solve", lambda a, b: lax.linalg.triangular_solve(
           a + 2 * jnp.eye(3), b, left_side=True, lower=True), (5, 3, 3), (5, 3, 2), axes={0: 0, 1: 0}),
+    apart("right-hand sides", lambda b: lax.linalg.triangular_solve(jnp.tril(jnp.ones((3, 3))), b, left_side=True,
+          lower=True), (3, 5), axes={0: 1}, out=1),
     apart("qr", lambda a: jnp.linalg.qr(a)[1], (5, 4, 3)),
     apart("eigh", lambda a: jnp.linalg.eigh(SPD(a))[0], (5, 3, 3)),
     apart("eigenvalues", lambda a: jnp.abs(jnp.linalg.eigvals(fixed(a))), (5, 3, 3)),
@@ -458,6 +460,8 @@ APART = [
 ]  # fmt: skip
 
 MIXING = [
+    mixed("matrices of right-hand sides", "triangular_solve", lambda a, b: lax.linalg.triangular_solve(
+          a + 2 * jnp.eye(5), b, left_side=True, lower=True), (5, 5), (5, 5), axes={0: 1, 1: 1}, out=1),
     mixed("batch norm", "reduce_sum", lambda x: (x - x.mean(0)) / x.std(0), (5, 3)),
     mixed("x - mean", "reduce_sum", lambda x: x - x.mean(0), (5, 3)),
     mixed("flip", "rev", lambda x: x[::-1], (5, 3)),

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxpartials as jp
+from jaxpartials import _jax
 from jaxpartials.errors import BatchError
 
 RNG = np.random.default_rng(0)
@@ -21,6 +22,11 @@ def net(W, X):
 
 def mse(W, X, y):
     return jnp.mean((net(W, X) - y) ** 2)
+
+
+def several(W, X, y):
+    """A mean over outputs too: its number of elements is a multiple of the number of lanes."""
+    return jnp.mean((jnp.tanh(X @ W[0]) - y[:, None]) ** 2)
 
 
 def total(W, X, y):
@@ -69,7 +75,7 @@ def solved(W, X, y):
     return jnp.mean(jax.lax.while_loop(lambda carry: carry[0] < 5, halve, (0, net(W, X)))[1] * y)
 
 
-MEANS = [mse, total, decay, over_points, residual, recurrent, rematerialised, cross_entropy, clipped, branched]
+MEANS = [mse, several, total, decay, over_points, residual, recurrent, rematerialised, cross_entropy, clipped, branched]
 
 
 def close(found, expected):
@@ -138,6 +144,147 @@ def normalised(W, X, y):
 def test_what_is_not_made_of_its_chunks_is_an_error(fn, why):
     with pytest.raises(BatchError, match=why):
         jp.accumulate(fn, ("X", "y"), 8)(W, X, y)
+
+
+# Each does otherwise with 8 lanes, or with the 4 that are left, than with all 20.
+SIZED = {
+    "if": (
+        lambda W, X, y: jnp.mean(jnp.tanh(X @ W[0]) if X.shape[0] > 10 else jnp.sin(X @ W[0])),
+        r"the program for 8 lanes is another one .*: sin at test_accumulate.py:\d+ .*, in place of tanh at test_acc",
+    ),
+    "remainder": (
+        lambda W, X, y: mse(W, X, y) * (X.shape[0] % 7),
+        r"the number 6.0 depends .*, at test_accumulate.py:\d+",
+    ),
+    "the last chunk": (lambda W, X, y: mse(W, X, y if X.shape[0] > 4 else -y), "program for 4 lanes is another one"),
+    "number": (lambda W, X, y: mse(W, X, y) * float(np.log(X.shape[0])), r"number 2.99\d* depends .*test_accumulate"),
+    "count": (lambda W, X, y: jnp.int32({20: 50, 8: 20, 4: 10}[X.shape[0]]), "the number 50 depends"),
+    "constant": (lambda W, X, y: mse(W, X, y) * jnp.sum(np.arange(X.shape[0] % 7)), r"shape \[6\] depends"),
+    "array": (
+        lambda W, X, y: jnp.mean(net(W, X) * np.linspace(0, 1, X.shape[0], dtype="f")),
+        r"constant of shape \[20",
+    ),
+    "setting": (lambda W, X, y: mse(W, X, y) * W[0][X.shape[0] % 3, 0], "limit_indices of slice depends"),
+    "turns": (
+        lambda W, X, y: jax.lax.fori_loop(0, X.shape[0] // 5, lambda i, u: u / 2, mse(W, X, y)),
+        "length of scan",
+    ),
+    "branch": (
+        lambda W, X, y: jax.lax.cond(
+            W[0][0, 0] > 0, lambda v: v if X.shape[0] > 10 else -v, jnp.negative, mse(W, X, y)
+        ),
+        "neg at",
+    ),
+    "callback": (
+        lambda W, X, y: jax.pure_callback(lambda n=X.shape[0]: np.float32(n > 10), jax.ShapeDtypeStruct((), "f")),
+        "callback of pure_callback depends",
+    ),
+    "jit": (lambda W, X, y: jax.jit(lambda X: jnp.mean((jnp.sin, jnp.cos)[X.shape[0] > 10](X)))(X), "sin at"),
+    "simplify": (lambda W, X, y: jp.simplify(lambda X: jnp.mean(X * (1 + (X.shape[0] > 10))))(X), "depends|another"),
+    "partials": (
+        lambda W, X, y: jnp.mean(jp.partials(sized_net, "u[b]/X[b,i]^2 -> b")(W, X)),
+        "another one than that for 20",
+    ),
+    "specs": (lambda W, X, y: jnp.mean(jp.partials(net, f"u[b]/X[b,{X.shape[0] % 3}] -> b")(W, X)), "iota|number"),
+}
+
+
+def sized_net(W, X):
+    return (jnp.tanh(X @ W[0]) if X.shape[0] > 10 else jnp.sin(X @ W[0])).sum(1)
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_function_that_does_otherwise_with_fewer_lanes_is_an_error(name):
+    fn, why = SIZED[name]
+    assert np.isfinite(fn(W, X, y))
+    with pytest.raises(BatchError, match=why):
+        jp.accumulate(fn, ("X", "y"), 8)(W, X, y)
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jp.simplify, lambda fn: fn], ids=["jit", "simplify", "plain"])
+def test_partials_inside_may_be_planned_otherwise_for_a_chunk(wrap):
+    wave = lambda w, X: jnp.tanh(X @ jnp.fft.rfft(w).real[:3])
+    scaled = jp.partials(wave, {"u": "u[b]", "slope": "u[b]/w[i] -> b i"})
+
+    def loss(w, X):
+        d = scaled(w, X)
+        return jnp.mean(d["u"] ** 2) + jnp.mean(d["slope"] ** 2)
+
+    w = np.linspace(0.5, 1.5, 6, dtype="f")
+    modes = [scaled.plan(w, few).partials[0].mode for few in (X, X[:4])]
+    assert modes == ["forward w", "reverse w"]  # or the test tests nothing
+    whole = jax.value_and_grad(wrap(loss))
+    expected = whole(w, X)  # JAX remembers this trace, and must not take it for one to be read
+    close(jp.accumulate(whole, "X", 4)(w, X), expected)
+
+
+def test_what_was_traced_before_is_traced_anew():
+    seen = []
+
+    def noted(x):
+        seen.append(_jax.is_alike())
+        return jnp.sin(x)
+
+    def fn(x):
+        _, stacked = jax.lax.scan(lambda c, x: (c, noted(x)), 0.0, x)
+        branched = jax.lax.cond(x[0] > 0, noted, lambda x: x, x)
+        return jax.jit(noted)(x) + jax.checkpoint(noted)(x) + stacked + branched
+
+    jax.make_jaxpr(fn)(y)
+    del seen[:]
+    with _jax.alike():
+        jax.make_jaxpr(fn)(y)
+    assert seen == [True] * 4
+    del seen[:]
+    jax.make_jaxpr(fn)(y)
+    assert True not in seen
+
+
+def test_the_number_of_lanes_as_a_result():
+    def counts(X):
+        n = X.shape[0]
+        return n, jnp.int32(n) ** 2, jnp.int32(3 * n), jnp.sum((X > 0).astype(int)) * n, jnp.float32(1 / n)
+
+    close(jp.accumulate(counts, "X", 8)(X), counts(X))
+
+
+def test_results_that_repeat_the_lanes_are_an_error():
+    with pytest.raises(BatchError, match="every lane several times"):
+        jp.accumulate(lambda W, X: jnp.tile(net(W, X), 2), "X", 8)(W, X)
+    blocks = lambda W, X: jnp.tanh(X @ W[0]).reshape(-1)
+    close(jp.accumulate(blocks, "X", 8)(W, X), blocks(W, X))
+
+
+def test_no_single_lane_is_left_over():
+    close(jp.accumulate(residual, ("X", "y"), 19)(W, X, y), residual(W, X, y))
+    assert jp.partials(net, "u[b]/X[b,i]^2 -> b", chunk_size=19).plan(W, X).chunks == (20, 18)
+
+
+def test_derivatives_of_what_is_accumulated():
+    chunked = jp.accumulate(mse, ("X", "y"), 8)
+    close(jax.grad(chunked, (0, 1))(W, X, y), jax.grad(mse, (0, 1))(W, X, y))
+
+    @jax.custom_vjp
+    def normalised_gradient(u):
+        return u
+
+    normalised_gradient.defvjp(lambda u: (u, None), lambda _, g: (g / jnp.linalg.norm(g),))
+    ruled = lambda W, X, y: jnp.mean((normalised_gradient(net(W, X)) - y) ** 2)
+    close(jp.accumulate(ruled, ("X", "y"), 8)(W, X, y), mse(W, X, y))
+    with pytest.raises(BatchError, match=r"derivative rule of its own, at .*\n  Take it inside"):
+        jax.grad(jp.accumulate(ruled, ("X", "y"), 8))(W, X, y)
+    with pytest.raises(BatchError, match="sqrt is not linear"):
+        jp.accumulate(jax.grad(ruled), ("X", "y"), 8)(W, X, y)
+
+
+def test_a_function_that_takes_the_whole_batch_only():
+    fixed = lambda W, X: net(W, X) * y
+    with pytest.raises(BatchError, match="the function does not take arrays of 8 lanes beside the others"):
+        jp.accumulate(fixed, "X", 8)(W, X)
+    g = jp.partials(fixed, "u[b]/X[b,i] -> b i", chunk_size=8)
+    (row,) = g.plan(W, X).partials
+    assert any("all at once: the function does not take arrays of 8 lanes" in note for note in row.notes)
+    close(g(W, X), jnp.einsum("bbi->bi", jax.jacrev(fixed, 1)(W, X)))
 
 
 def test_wrong_arguments():

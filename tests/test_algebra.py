@@ -9,7 +9,9 @@ from jax import lax
 from jaxpartials.graph.emit import emit
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import trace
-from jaxpartials.rewrite.algebra import RULES, lossless, sink_transposes
+from jaxpartials.rewrite.algebra import RULES
+from jaxpartials.rewrite.arithmetic import lossless
+from jaxpartials.rewrite.arrangement import sink_transposes
 
 pytestmark = pytest.mark.slow
 

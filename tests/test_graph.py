@@ -605,3 +605,15 @@ def test_a_graph_prints_its_equations():
     assert text.startswith("inputs  %1:float32[4,3]")
     assert "sin %1" in text
     assert "= mul %2 2.0" in text
+
+
+def test_equations_are_numbered_as_they_are_printed():
+    def both(x, y):
+        return jnp.sin(x) * y, jnp.cos(x) * y
+
+    graph, _ = trace(both, X, X)
+    _, second = graph.outputs
+    (unused, kept) = map(repr, (graph.with_outputs([graph.inputs[1]]), graph.with_outputs([second])))
+    assert unused.splitlines()[-1] == "outputs %2"
+    assert kept.splitlines()[1:] == ["  %3:float32[4,3] = cos %1", "  %4:float32[4,3] = mul %3 %2", "outputs %4"]
+    assert repr(second) != "%4:float32[4,3]"  # by itself it has the number of its node

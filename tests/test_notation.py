@@ -134,6 +134,16 @@ UNREADABLE = [
     ("u/x[i,j] -> i i", 14, "axis i is listed twice"),
     ("u/x[i,0] -> i 0", 14, "position leaves no axis in the result"),
     ("u/x[i] -> [i]", 10, 'listed without brackets: "-> b i"'),
+    ("u/x[i] -> (i)", 10, 'listed without brackets: "-> b i"'),
+    ("u/x[i] -> ...", 10, "Every axis that stays is listed"),
+    ("u; u/x", 1, r'One spec asks for one partial; several are a list or a dict of specs: \["u", "u/x"\]'),
+    ("u/x[i] -> i; u", 11, "several are a list"),
+    ("u/x[i;j]", 5, "several are a list"),
+    ("u/x[..., 0]", 4, "nothing stands for the others"),
+    ("u/x...", 4, "nothing stands for the others"),
+    ("(u)/x", 0, r'axes are written in square brackets: "u\[b\]"'),
+    ("u/x[b,(i)]", 6, r'not grouped: "u/x\[i,j\]"'),
+    ("u/params[w][i,j]", 11, r'named after a dot: "y/params.w\[i,j\]"'),
     ("u/x[i] -> i,", 12, "the spec ends where an axis that stays was expected"),
     ("u/x[i] -> i -> i", 12, "'-' found where another axis or the end"),
 ]
@@ -575,6 +585,9 @@ MISFITS = [
     ),
     ("u/params ->", f32(), r"but params, a pytree of 5 leaves, names no axes.\n.*as in params.b\[i\]"),
     ("u/params[i]", f32(), r"params is a dict with b, deep, w.\n  Name one array of it, as in params.b\[j\]"),
+    ("u/params[w]", f32(), r"params is a dict with b, deep, w.\n  A part of a pytree is named after a dot: params.w.$"),
+    ("u/params[w,i]", f32(), r"named after a dot: params.w\[i\].$"),
+    ("u/params.deep[0]", f32(), r"named after a dot: params.deep.0.$"),
     # ranks, positions, sizes
     (
         "y[b]/t",

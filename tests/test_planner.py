@@ -146,3 +146,16 @@ def test_a_power_for_each_element_has_a_plan():
     g = jp.partials(fn, "u/x^2")
     np.testing.assert_allclose(g(x), jax.jacfwd(jax.jacfwd(fn))(x), rtol=1e-5, atol=1e-5)
     assert g.plan(x).partials[0].mode != "plain"
+
+
+def test_a_sum_over_few_directions_is_taken_all_at_once():
+    g = jp.partials(lambda params, X: mlp(params, X), "u[b]/X[b,i]^2 X[b,j]^2 -> b")
+    (partial,) = g.plan(PARAMS, X).partials
+    assert (partial.mode, partial.passes) == ("Taylor X^4", 2)
+    considered = dict(partial.considered)
+    assert considered["Taylor X^4"] == min(considered.values())
+    assert {"polarised X^4", "forward X^4"} <= considered.keys()
+    # Along one direction a tower does as well; and few points do not repay a Laplacian's being laid out anew.
+    for spec in ("u[b]/X[b,0]^4 -> b", "u[b]/X[b,i]^2 -> b"):
+        (partial,) = jp.partials(lambda params, X: mlp(params, X), spec).plan(PARAMS, X).partials
+        assert not any(mode.startswith("Taylor") for mode, _ in partial.considered)

@@ -45,8 +45,7 @@ class Value:
         return self.aval.dtype
 
     def __repr__(self) -> str:
-        suffix = f".{self.index}" if len(self.node.outputs) > 1 else ""
-        return f"%{self.node.number}{suffix}:{self.aval.str_short() if hasattr(self.aval, 'str_short') else self.aval}"
+        return _typed(self, {})
 
 
 class Node:
@@ -99,15 +98,26 @@ class Node:
         return f"{file.rsplit('/', 1)[-1]}:{line} ({function})"
 
     def __repr__(self) -> str:
-        outputs = " ".join(map(repr, self.outputs))
-        operands = " ".join(map(_operand, self.operands))
-        return f"{outputs} = {self.name} {operands}"
+        return _equation(self, {})
 
 
-def _operand(value: Value) -> str:
-    if value.node.name == LITERAL:
-        return str(value.node.params["value"])
-    return f"%{value.node.number}" + (f".{value.index}" if len(value.node.outputs) > 1 else "")
+def _equation(node: Node, numbers: Mapping[int, int]) -> str:
+    outputs = " ".join(_typed(value, numbers) for value in node.outputs)
+    operands = " ".join(_named(value, numbers) for value in node.operands)
+    return f"{outputs} = {node.name} {operands}"
+
+
+def _typed(value: Value, numbers: Mapping[int, int]) -> str:
+    short = value.aval.str_short() if hasattr(value.aval, "str_short") else value.aval
+    return f"{_named(value, numbers)}:{short}"
+
+
+def _named(value: Value, numbers: Mapping[int, int]) -> str:
+    """A literal as its number; any other value by the number of its node, as `numbers` has it."""
+    node = value.node
+    if node.name == LITERAL:
+        return str(node.params["value"])
+    return f"%{numbers.get(node.number, node.number)}" + (f".{value.index}" if len(node.outputs) > 1 else "")
 
 
 # (graph, operands, params) -> a value equal to the equation's, or None. The rules of loops and branches take the
@@ -118,13 +128,14 @@ Rule = Callable[..., Any]
 class Graph:
     """A program under construction, or finished: inputs, outputs, and the nodes between them."""
 
-    def __init__(self, rules: dict[str, Sequence[Rule]] | None = None, shared: bool = True):
+    def __init__(self, rules: Mapping[str, Sequence[Rule]] | None = None, shared: bool = True):
         self.rules = rules or {}
         self.shared = shared  # False: equal equations stay apart, as they were traced
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.constants: dict[int, tuple[Value, Any]] = {}  # by id of the array, which the entry keeps alive
         self.effects: list[Node] = []  # in the order of execution
+        self.traced: list[Node] = []  # if not `shared`: every equation, dead ones too
         self.origin: tuple[Any, Any] = (None, None)  # source and context of the equation being made, for its rules
         self._table: dict[Any, Node] = {}
         self._count = 0
@@ -234,6 +245,8 @@ class Graph:
         node.outputs = tuple(Value(node, i, aval) for i, aval in enumerate(avals))
         node.primitive, node.bodies, node.opaque = primitive, tuple(bodies), opaque
         node.effects, node.source, node.context = effects, source, context
+        if not self.shared:
+            self.traced.append(node)
         if effects:
             self.effects.append(node)
         else:
@@ -352,9 +365,15 @@ class Graph:
         return self._fingerprint
 
     def __repr__(self) -> str:
-        lines = ["inputs  " + " ".join(map(repr, self.inputs))]
-        lines += [f"  {node!r}" for node in self.nodes]
-        lines += ["outputs " + " ".join(map(_operand, self.outputs))]
+        # Numbered as they are printed: the numbers of the nodes have gaps where candidates were dropped.
+        nodes = self.nodes
+        used = [value for node in nodes for value in node.operands]
+        leaves = [value.node for value in (*self.inputs, *used, *self.outputs) if value.node.name in (INPUT, CONSTANT)]
+        order = dict.fromkeys(node.number for node in (*leaves, *nodes))
+        numbers = {number: i for i, number in enumerate(order, start=1)}
+        lines = ["inputs  " + " ".join(_typed(value, numbers) for value in self.inputs)]
+        lines += [f"  {_equation(node, numbers)}" for node in nodes]
+        lines += ["outputs " + " ".join(_named(value, numbers) for value in self.outputs)]
         return "\n".join(lines)
 
 

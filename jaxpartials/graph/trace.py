@@ -4,7 +4,7 @@ Custom rules, `remat`, `shard_map`, `pallas_call`, callbacks and everything with
 custom rule before differentiation loses it silently, and inlining `remat` undoes it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -80,6 +80,8 @@ def _append(
         source = equation.source_info
         if caller is not None and (by_caller or not _jax.has_user_frame(source)):
             source = caller
+        else:
+            source = _jax.inside(source, caller)
         outputs = _append_equation(graph, equation, operands, source)
         env.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outputs]
@@ -108,7 +110,7 @@ def _append_equation(graph: Graph, equation: Any, operands: list[Value], source:
     )
 
 
-def body(closed: Any, rules: dict, caller: Any, shared: bool = True) -> Graph:
+def body(closed: Any, rules: Mapping, caller: Any, shared: bool = True) -> Graph:
     """The graph of a jaxpr inside an equation."""
     jaxpr = _jax.open_jaxpr(closed)
     graph = Graph(rules, shared)

@@ -40,7 +40,9 @@ _INTEGER = r"[0-9]+(?!\w)"
 PART = rf"{_NAME}|{_INTEGER}"
 
 # What people write instead: a pattern where something else was expected, and the spelling that works.
+_SEVERAL = (r";", 'One spec asks for one partial; several are a list or a dict of specs: ["u", "u/x"].')
 _HABITS = (
+    _SEVERAL,
     (rf"\*\*|{_SUPERSCRIPT}", 'A power is written with ^: "u/x^2".'),
     (r"\*", 'Inputs are separated by spaces: "u/x y".'),
     (r"/", 'Inputs are separated by spaces: "u/x y" is a second derivative.'),
@@ -52,9 +54,16 @@ _HABITS = (
 )
 _START_HABITS = (
     (r"/|-|$", 'A spec starts with the name of an output: "u", "u/x".'),
+    (r"\(", 'A spec starts with the name of an output, and axes are written in square brackets: "u[b]".'),
     (r"∂", 'The derivative of u with respect to x is written "u/x".'),
 )
 _AXIS_HABITS = (
+    (
+        r"\.\.\.|…",
+        'Every axis is named, as in "u[b]/X[b,i] -> b i", or none, as in "u/X"; nothing stands for the others.',
+    ),
+    (r"\(", 'Axes are separated by spaces or commas, and not grouped: "u/x[i,j]".'),
+    _SEVERAL,
     (r"$|/|->", 'The bracket "[" is not closed.'),
     (r"['\"]", 'A part of a pytree is named after a dot: "y/params.w".'),
     (r":|\.", 'An axis that stays is named, as in "u[b]/X[b,0] -> b"; there are no slices.'),
@@ -68,7 +77,9 @@ _ORDER_HABITS = (
 )
 _KEPT_HABITS = (
     (r"[0-9]", "A position leaves no axis in the result, so it is not listed."),
-    (r"\[", 'The axes that stay are listed without brackets: "-> b i".'),
+    (r"[\[(]", 'The axes that stay are listed without brackets: "-> b i".'),
+    (r"\.\.\.|…", 'Every axis that stays is listed: "-> b i".'),
+    _SEVERAL,
 )
 
 
@@ -129,7 +140,12 @@ def parse(text: str) -> Partial:
         if order is None:
             expected = ('"[", ' if operand.axes is None else "") + '"^", ' + expected
         habits = (
-            (r"\[", 'Axes come before the order: "u/x[i]^2".'),
+            (
+                r"\[",
+                'A part of a pytree is named after a dot: "y/params.w[i,j]".'
+                if order is None
+                else 'Axes come before the order: "u/x[i]^2".',
+            ),
             (r"[0-9]", "An input is named by the signature; a position names a part of it, as in args.0."),
             *_HABITS,
         )
@@ -169,7 +185,10 @@ def _read_operand(reader: _Reader, expected: str, first: str, habits: Iterable[t
         if part is None:
             reader.fail(
                 "a key, attribute or position",
-                [("", "A part is named by an identifier or a position: params.layers.0.weight.")],
+                [
+                    (r"\.", "Every axis is named, or none: nothing stands for the others."),
+                    ("", "A part is named by an identifier or a position: params.layers.0.weight."),
+                ],
             )
         path.append(part)
     return Operand(tuple(path), _read_axes(reader) if reader.take(r"\[") else None)

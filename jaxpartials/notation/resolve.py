@@ -246,7 +246,10 @@ def _check_axes(partial: Partial, part: _Part) -> None:
         raise misfit(
             partial,
             f"{operand} names the axes of one array, but {part.name} is {describe(part.tree)}."
-            + (f"\n  Name one array of it, as in {_example(partial, part)}." if part.arrays else ""),
+            + (
+                _meant_part(part)
+                or (f"\n  Name one array of it, as in {_example(partial, part)}." if part.arrays else "")
+            ),
         )
     if not is_number(leaves[0]):
         raise misfit(partial, f"{operand} names axes, but {part.name} is {describe(leaves[0])}.")
@@ -258,8 +261,11 @@ def _check_axes(partial: Partial, part: _Part) -> None:
         raise misfit(
             partial,
             f"{operand} names {len(axes)} {'axis' if len(axes) == 1 else 'axes'}, but {part.name} "
-            f"has {len(shape)}: its shape is {shape}.\n"
-            f"  {'Name every axis' if shape else 'A scalar has no axes to name'}, as in {fitting}.",
+            f"has {len(shape)}: its shape is {shape}."
+            + (
+                _meant_part(part)
+                or f"\n  {'Name every axis' if shape else 'A scalar has no axes to name'}, as in {fitting}."
+            ),
         )
     for place, (axis, size) in enumerate(zip(axes, shape, strict=True)):
         if isinstance(axis, int) and axis >= size:
@@ -268,6 +274,15 @@ def _check_axes(partial: Partial, part: _Part) -> None:
                 f"{operand} asks for position {axis} on axis {place} of {part.name}, whose shape is "
                 f"{shape}.\n  " + (f"Its positions there are 0 to {size - 1}." if size else "It is empty there."),
             )
+
+
+def _meant_part(part: _Part) -> str:
+    """The hint for axes that are a key or a position in a pytree: params[w] for params.w."""
+    (first, *axes) = part.operand.axes or ("",)
+    if str(first) not in (children_of(part.tree) or {}):
+        return ""
+    meant = Operand((*part.operand.path, str(first)), tuple(axes) or None)
+    return f"\n  A part of a pytree is named after a dot: {meant}."
 
 
 def _check_differentiable(partial: Partial, part: _Part) -> None:

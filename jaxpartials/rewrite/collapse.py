@@ -12,32 +12,32 @@ which is linear in itself. With the sum over the directions inside, one such tan
 
 and nested jvp has become the forward Laplacian; higher operators collapse likewise, axis by axis.
 
-Where the sum of a product ends, the product of what varies along the axis stays, and what does not is taken outside.
-
 Source: Li et al., A computational framework for neural network-based variational Monte Carlo with Forward Laplacian,
 Nature Machine Intelligence 2024; Dangel et al., Collapsing Taylor Mode Automatic Differentiation, 2025.
 """
 
+import heapq
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxpartials.graph.cost import cost_of
-from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, is_zero, reach
-from jaxpartials.rewrite.algebra import fill, ordinary
+from jaxpartials.graph.graph import Graph, Node, Value, is_zero, reach
 from jaxpartials.rewrite.collapse_loops import Loop, movable
+from jaxpartials.rewrite.local import fill, ordinary
+from jaxpartials.rewrite.products import PRODUCTS, Kept, sum_product
 from jaxpartials.rewrite.slices import (
     Known,
     expanded,
-    expanded_at,
     make,
     origins,
     plain,
+    regrouped,
     renumbered,
+    reshaped,
     sliced,
     spread,
     squeeze,
@@ -45,15 +45,10 @@ from jaxpartials.rewrite.slices import (
     transposed,
     without,
 )
+from jaxpartials.rewrite.solves import is_solve, solved_once
+from jaxpartials.rewrite.sums import FACTORED, MOVED, STAYED, Answer, Steps, Want, product, reduced, scaled, stay
 from jaxpartials.rewrite.transposed import ROUNDING, transpose_sums
-from jaxpartials.structure.rules import EACH, NEVER, RULES
-
-# What became of a sum: it stands where it stood; factors were taken outside; it went through an operation that is
-# now done once instead of for every element.
-STAYED, FACTORED, MOVED = range(3)
-
-PRODUCTS = frozenset({"mul", "neg", "div", "square", "integer_pow"})
-MUL = {"out_dtype": None}
+from jaxpartials.structure.rules import EACH, RULES
 
 # A sum that has moved may have left one that can move further.
 ROUNDS = 2
@@ -100,18 +95,21 @@ def _round(graph: Graph, values: list[Value], effects: Sequence[Node], loops: bo
     held = [v for node in effects for v in node.operands]
     before = least = cost_of(values, effects)
     best = None
-    kept = _outside([*values, *held])
+    kept: dict[Value, set[tuple[int, ...]]] = {v: {()} for v in _outside([*values, *held])}
     for _ in range(2):
-        found = _Sums(graph, kept, loops=loops).rewritten(values)
+        sums = _Sums(graph, kept, loops=loops)
+        found = sums.rewritten(values, held)
         if found == values:
             break
         spent = cost_of(found, effects)
         if spent.flops <= before.flops and spent.time < least.time:
             best, least = found, spent
-        needed = {*found, *held, *(v for node in reach([*found, *held]) for v in node.operands)}
-        if needed <= kept:
+        if all(() in kept.get(v, ()) for v in sums.needed):
             break
-        kept = needed
+        kept = {v: {()} for v in sums.needed}
+        for (x, axes, weight), (answer, _) in sums.answers.items():
+            if weight is None and answer in sums.needed:
+                kept.setdefault(x, set()).add(axes)
     return best
 
 
@@ -147,31 +145,20 @@ def _weights(node: Node) -> list[int] | None:
     return sides or None
 
 
-class Want(NamedTuple):
-    """sum over `axes` of weight * value: without those axes. The weight has the value's rank."""
-
-    value: Value
-    axes: tuple[int, ...]
-    weight: Value | None = None
-
-
-Answer = tuple[Value, int]
-Steps = Generator[Want, Answer, Answer]
-
-
 class _Sums:
     """One pass: the sums of values of one graph, each made once."""
 
     def __init__(
         self,
         graph: Graph,
-        kept: set[Value],
+        kept: Kept,
         inputs: Callable[[Value, tuple[int, ...]], Value | None] | None = None,
         loops: bool = True,
     ):
         self.graph = graph
-        self.kept = kept  # values that are needed as they are
+        self.kept = kept
         self.inputs = inputs  # of a body: the sums of its inputs
+        self.needed: set[Value] = set()  # as it turned out
         self.known: Known = {}
         self.answers: dict[Want, Answer] = {}
         self.patience = 0
@@ -179,25 +166,34 @@ class _Sums:
 
     # ---- the program
 
-    def rewritten(self, values: Sequence[Value]) -> list[Value]:
-        """The values, from the inputs on, with every sum moved."""
-        done: dict[Value, Value] = {}
-        nodes = reach(values)
-        self.patience = PATIENCE * len(nodes) + 1000
-        for node in nodes:
-            if node.name in LEAVES or node.effects:
-                done.update((v, v) for v in node.outputs)
-                continue
-            operands = [done[v] for v in node.operands]
-            outputs: Sequence[Value] = node.outputs
-            if any(new is not old for new, old in zip(operands, node.operands, strict=True)):
-                outputs = self.graph.add(
-                    node.primitive, operands, node.params, [v.aval for v in node.outputs], name=node.name,
-                    bodies=node.bodies, opaque=node.opaque, source=node.source, context=node.context,
-                )  # fmt: skip
-            if _is_root(outputs[0].node):
-                outputs = [self._root(outputs[0])]
-            done.update(zip(node.outputs, outputs, strict=True))
+    def rewritten(self, values: Sequence[Value], held: Iterable[Value] = ()) -> list[Value]:
+        """The values, from the last equation on, with every sum moved; what is held stays as it is."""
+        fixed = {node.number for node in reach(held)}
+        by: dict[Value, Value] = {}
+        queue: list[int] = []
+        nodes: dict[int, Node] = {}
+
+        def need(found: Iterable[Value]) -> None:
+            for value in found:
+                self.needed.add(value)
+                if value.node.number not in nodes:
+                    nodes[value.node.number] = value.node
+                    heapq.heappush(queue, -value.node.number)
+
+        need([*values, *held])
+        last = max(nodes, default=0)
+        self.patience = PATIENCE * len(reach(values)) + 1000
+        while queue:
+            node = nodes[-heapq.heappop(queue)]
+            operands = node.operands
+            if node.number <= last and node.number not in fixed and _is_root(node):
+                (out,) = node.outputs
+                moved = self._root(out)
+                if moved is not out:
+                    by[out] = moved
+                    operands = (moved,)
+            need(operands)
+        done = self.graph.replace(values, by)
         return self.settled([done[v] for v in values])
 
     def settled(self, values: list[Value]) -> list[Value]:
@@ -242,7 +238,7 @@ class _Sums:
             if asked is not None:
                 answer = self.answers.get(asked)
                 if answer is None and asked in pending:
-                    answer = self._stay(asked), STAYED
+                    answer = stay(self.graph, asked), STAYED
                 if answer is None:
                     stack.append((asked, self._sum(asked)))
                     pending.add(asked)
@@ -264,210 +260,48 @@ class _Sums:
         node = x.node
         self.patience -= 1
         if not axes:
-            product = x if weight is None else self._product([x, weight])
-            return product, STAYED
+            return (x if weight is None else product(self.graph, [x, weight])), STAYED
         if is_zero(x):
             shape = x.shape if weight is None else np.broadcast_shapes(x.shape, weight.shape)
             return fill(self.graph, 0, x.dtype, without(shape, axes)), MOVED
         if self.inputs is not None and weight is None and (found := self.inputs(x, axes)) is not None:
             return found, FACTORED
-        if self.patience < 0 or x in self.kept or not _real(x):
-            return self._stay(want), STAYED
+        if self.patience < 0 or not _real(x):
+            return stay(self.graph, want), STAYED
+        if x in self.kept and (first := self._needed_first(want)) is not None:
+            return (yield from self._sum_further(want, first))
         if weight is None and self.loops is not None and movable(node):
             return (yield from self._sum_loop(want))
+        if is_solve(node):
+            return (yield from self._sum_solve(want))
         if not plain(node):
-            return self._stay(want), STAYED
+            return stay(self.graph, want), STAYED
         if node.name in PRODUCTS or (
             weight is not None and (node.name == "broadcast_in_dim" or any(weight.shape[a] == 1 for a in axes))
         ):
-            return (yield from self._sum_product(want))
+            return (yield from sum_product(self.graph, self.known, self.kept, want))
         if node.name == "reduce_sum":
             return (yield from self._sum_sum(want))
+        if node.name == "reshape" and node.params["dimensions"] is None and all(x.shape):
+            return (yield from self._sum_reshaped(want))
         return (yield from self._sum_linear(want))
 
-    def _stay(self, want: Want) -> Value:
-        """The sum where it is."""
+    def _needed_first(self, want: Want) -> tuple[int, ...] | None:
+        """The axes over which the value is summed for others too, and from where the rest of the sum is not far."""
         x, axes, weight = want
-        if weight is None:
-            return self._reduce(x, axes)
-        return self._contract([x, weight], axes)
+        fitting = [
+            some for some in self.kept[x]
+            if set(some) < set(axes) and (weight is None or all(weight.shape[a] == 1 for a in some))
+        ]  # fmt: skip
+        return max(fitting, key=lambda some: (len(some), some), default=None)
 
-    def _reduce(self, x: Value, axes: Sequence[int]) -> Value:
-        if not axes:
-            return x
-        params = {"axes": tuple(sorted(axes)), "out_sharding": None}
-        return make(self.graph, lax.reduce_sum_p, [x], params, x.node)[0]
-
-    def _product(self, factors: Sequence[Value]) -> Value:
-        """Of values of one rank; axes of length 1 stretch. In the order in which they were made."""
-        first, *rest = sorted(factors, key=lambda v: (v.node.number, v.index))
-        for factor in rest:
-            first = make(self.graph, lax.mul_p, [first, factor], MUL, max(first.node, factor.node, key=_number))[0]
-        return first
-
-    def _contract(self, factors: Sequence[Value], axes: Sequence[int]) -> Value:
-        """The sum over axes of a product: a matrix product where the factors have no other axis in common."""
-        if len(factors) == 2:
-            x, y = factors
-            both = [a for a in range(len(x.shape)) if x.shape[a] > 1 and y.shape[a] > 1]
-            if sorted(both) == sorted(axes):
-                return self._dot(x, y, axes)
-        return self._reduce(self._product(factors), axes)
-
-    def _dot(self, x: Value, y: Value, axes: Sequence[int]) -> Value:
-        rank = len(x.shape)
-        of_y = [a for a in range(rank) if a not in axes and y.shape[a] > 1]
-        of_x = [a for a in range(rank) if a not in axes and a not in of_y]
-        lhs = squeeze(self.graph, x, of_y) if of_y else x
-        rhs = squeeze(self.graph, y, of_x) if of_x else y
-        contracted = renumbered(axes, of_y), renumbered(axes, of_x)
-        params = {
-            "dimension_numbers": (contracted, ((), ())),
-            "precision": None,
-            "preferred_element_type": x.dtype,
-            "out_sharding": None,
-        }
-        (out,) = make(self.graph, lax.dot_general_p, [lhs, rhs], params, max(x.node, y.node, key=_number))
-        order = [*of_x, *of_y]
-        return transposed(self.graph, out, [order.index(a) for a in sorted(order)])
-
-    # ---- products
-
-    def _sum_product(self, want: Want) -> Steps:
-        """sum_i,j a b_i c_i d_j  ->  a (sum_i b_i c_i) (sum_j d_j)
-
-        The axes that fewest factors vary along are summed first.
-        """
+    def _sum_further(self, want: Want, first: tuple[int, ...]) -> Steps:
+        """sum_ij w_j x_ij = sum_j w_j (sum_i x_ij), the inner sum being needed anyway."""
         x, axes, weight = want
-        divisors: list[Value] = []
-        factors: list[Value] = []
-        negative = self._flatten(x, axes, factors, divisors)
-        if weight is not None:
-            factors.append(weight)
-        rank = len(x.shape)
-        lengths = [max(f.shape[a] for f in [x, *factors] if f.shape) for a in range(rank)]
-        varying = [self._narrow(self._peeled(f), axes) for f in factors]
-        scale, gain = 1, FACTORED if divisors else STAYED
-        left = list(range(rank))  # the axes that the factors still have, by their first number
-        todo = set(axes)
-        while todo:
-            along = {a: frozenset(i for i, (_, v) in enumerate(varying) if a in v) for a in todo}
-            first = min(todo, key=lambda a: (len(along[a]), -a))
-            now = [a for a in sorted(todo) if along[a] == along[first]]
-            here = [left.index(a) for a in now]
-            inner = [varying[i] for i in sorted(along[first])]
-            outer = [varying[i] for i in range(len(varying)) if i not in along[first]]
-            if any(f.shape and np.prod(f.shape) > 1 for f, _ in outer) or (outer and not inner):
-                gain = max(gain, FACTORED)
-            outer = [(squeeze(self.graph, f, here) if f.shape else f, v) for f, v in outer]
-            if not inner:
-                scale *= math.prod(lengths[a] for a in now)
-                gain = MOVED
-            else:
-                values = [f for f, _ in inner]
-                if len(values) > 1:
-                    result, moved = yield from self._sum_several(values, tuple(here))
-                else:
-                    result, moved = yield Want(values[0], tuple(here))
-                gain = max(gain, moved)
-                if now != sorted(axes):
-                    gain = max(gain, FACTORED)
-                outer.append((result, frozenset().union(*(v for _, v in inner)) - set(now)))
-            varying, todo = outer, todo - set(now)
-            left = [a for a in left if a not in now]
-        if gain == STAYED:
-            return self._stay(want), STAYED
-        shape = [lengths[a] for a in left]
-        result = self._assembled([f for f, _ in varying], shape, x)
-        if scale != 1 or negative:
-            result = self._scaled(result, -scale if negative else scale)
-        for divisor in divisors:
-            result = make(self.graph, lax.div_p, [result, divisor], {}, x.node)[0]
-        return result, gain
-
-    def _assembled(self, factors: Sequence[Value], shape: Sequence[int], x: Value) -> Value:
-        """The product, in this shape."""
-        if not factors:
-            return fill(self.graph, 1, x.dtype, shape)
-        arrays = [f for f in factors if f.shape or not shape]
-        numbers = [f for f in factors if not (f.shape or not shape)]
-        result = self._product(arrays) if arrays else self._product(numbers)
-        if arrays:
-            for factor in numbers:
-                result = make(self.graph, lax.mul_p, [result, factor], MUL, x.node)[0]
-        places = range(len(shape)) if result.shape or not shape else ()
-        return spread(self.graph, result, shape, list(places))
-
-    def _scaled(self, x: Value, by: int) -> Value:
-        if by == 1:
-            return x
-        if by == -1:
-            return make(self.graph, lax.neg_p, [x], {}, x.node)[0]
-        return make(self.graph, lax.mul_p, [x, fill(self.graph, by, x.dtype, x.shape)], MUL, x.node)[0]
-
-    def _flatten(self, x: Value, axes: Sequence[int], factors: list[Value], divisors: list[Value]) -> bool:
-        """The factors of x, and its divisors that do not vary along the axes; whether the sign is to be changed."""
-        negative = False
-        stack = [x]
-        while stack:
-            value = stack.pop()
-            node = value.node
-            if len(factors) + len(stack) > 12 or not plain(node) or (value.shape and len(value.shape) < len(x.shape)):
-                factors.append(value)
-            elif node.name == "mul" and all(v.dtype == value.dtype for v in node.operands):
-                stack.extend(reversed(node.operands))
-            elif node.name == "neg":
-                negative = not negative
-                stack.append(node.operands[0])
-            elif node.name == "square" or (node.name == "integer_pow" and node.params["y"] == 2):
-                stack.extend(node.operands * 2)
-            elif node.name == "div" and (lower := self._lower(node.operands[1], axes, x)) is not None:
-                divisors.append(lower)
-                stack.append(node.operands[0])
-            else:
-                factors.append(value)
-        return negative
-
-    def _lower(self, divisor: Value, axes: Sequence[int], x: Value) -> Value | None:
-        if not divisor.shape:
-            return divisor
-        return thin(self.graph, divisor, axes, self.known)
-
-    def _peeled(self, factor: Value) -> Value:
-        """A broadcast factor before its axes are repeated: with length 1 along them."""
-        node = factor.node
-        if node.name != "broadcast_in_dim" or len(node.operands) != 1 or not ordinary(node.operands[0].aval):
-            return factor
-        inner = node.operands[0]
-        return expanded_at(self.graph, inner, node.params["broadcast_dimensions"], len(factor.shape))
-
-    def _narrow(self, factor: Value, axes: Sequence[int]) -> tuple[Value, frozenset[int]]:
-        """A factor with length 1 along the axes that it does not vary along; and those that it does."""
-        if not factor.shape:
-            return factor, frozenset()
-        varying = set()
-        for a in axes:
-            if factor.shape[a] == 1:
-                continue
-            thinned = thin(self.graph, factor, [a], self.known)
-            if thinned is None:
-                varying.add(a)
-            else:
-                factor = expanded(self.graph, thinned, [a], len(factor.shape))
-        return factor, frozenset(varying)
-
-    def _sum_several(self, factors: Sequence[Value], axes: tuple[int, ...]) -> Steps:
-        """The sum of a product of which all factors vary: of one of them, with the others for weights, if it moves."""
-        for i, x in enumerate(factors):
-            others = [*factors[:i], *factors[i + 1 :]]
-            if x in others or x in self.kept or not plain(x.node) or x.node.name in PRODUCTS:
-                continue
-            if RULES[x.node.name].linear == NEVER:
-                continue
-            answer = yield Want(x, axes, self._product(others))
-            if answer[1] == MOVED:
-                return answer
-        return self._contract(factors, axes), STAYED
+        summed, moved = (yield Want(x, first)) if first else (x, STAYED)
+        if weight is not None and first:
+            weight = squeeze(self.graph, weight, first)
+        return stay(self.graph, Want(summed, renumbered([a for a in axes if a not in first], first), weight)), moved
 
     # ---- loops
 
@@ -487,10 +321,10 @@ class _Sums:
                 answer, _ = yield Want(operand, along)
         except StopIteration as end:
             found = end.value
-        return (self._stay(want), STAYED) if found is None else (self._reduce(found, steps), MOVED)
+        return (stay(self.graph, want), STAYED) if found is None else (reduced(self.graph, found, steps), MOVED)
 
     def _inner(self, body: Graph, inputs: Callable) -> "_Sums":
-        sums = _Sums(body, set(), inputs)
+        sums = _Sums(body, {}, inputs)
         sums.patience = PATIENCE * len(body.nodes) + 1000
         return sums
 
@@ -514,6 +348,30 @@ class _Sums:
         answer = yield Want(inner, both, weight)
         return answer
 
+    def _sum_reshaped(self, want: Want) -> Steps:
+        """The sum over all that an axis was taken apart into is the sum over it, and the other way round."""
+        x, axes, weight = want
+        (inner,) = x.node.operands
+        groups = regrouped(inner.shape, x.shape)
+        whole = [(old, new) for old, new in groups if old and new and set(new) <= set(axes)]
+        through = [a for _, new in whole for a in new]
+        if not whole or (weight is not None and through != list(axes)):
+            return (yield from self._sum_linear(want))
+        if weight is not None:
+            shape = [1] * len(inner.shape)
+            for old, new in groups:
+                lengths = [weight.shape[a] for a in new]
+                if lengths == [x.shape[a] for a in new]:
+                    for a in old:
+                        shape[a] = inner.shape[a]
+                elif math.prod(lengths) > 1:
+                    return stay(self.graph, want), STAYED
+            weight = reshaped(self.graph, weight, shape)
+        gone = tuple(sorted(a for old, _ in whole for a in old))
+        summed, moved = yield Want(inner, gone, weight)
+        summed = reshaped(self.graph, summed, without(x.shape, through))
+        return reduced(self.graph, summed, renumbered([a for a in axes if a not in through], through)), moved
+
     # ---- linear equations
 
     def _sum_linear(self, want: Want) -> Steps:
@@ -521,39 +379,38 @@ class _Sums:
         x, axes, weight = want
         node = x.node
         row = RULES[node.name]
-        stay = STAYED
         if node.name in ROUNDING or (row.linear not in (EACH,) and not isinstance(row.linear, slice)):
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         if row.linear == EACH and node.name not in ("dot_general", "conv_general_dilated"):
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         places = {}
         besides = [] if weight is None else [a for a in range(len(x.shape)) if weight.shape[a] > 1 and a not in axes]
         if weight is not None and any(weight.shape[a] not in (1, x.shape[a]) for a in range(len(x.shape))):
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         for a in [*axes, *besides]:
             found = origins(node, x.index, a)
             if found is None and a in besides:
-                return self._stay(want), stay
+                return stay(self.graph, want), STAYED
             if found is not None:
                 places[a] = found
         moving = range(len(node.operands))
         moving = list(moving if row.linear == EACH else moving[row.linear])
         if not all(_as_exact(node.operands[k], x) for k in moving):
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         through = [a for a in axes if a in places and self._passes(node, places[a], moving, row.linear == EACH)]
         if row.linear == EACH and not through and weight is None:
             contraction = self._join_batch(x, axes, places)
-            return (contraction, MOVED) if contraction is not None else (self._stay(want), stay)
+            return (contraction, MOVED) if contraction is not None else (stay(self.graph, want), STAYED)
         if not through or (weight is not None and through != list(axes)):
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         made = yield from self._through(x, through, besides, places, moving, weight, row.linear == EACH)
         if made is None:
-            return self._stay(want), stay
+            return stay(self.graph, want), STAYED
         result, gain = made
         rest = renumbered([a for a in axes if a not in through], through)
         if gain == STAYED:
-            return self._stay(want), stay
-        return self._reduce(result, rest), gain
+            return stay(self.graph, want), STAYED
+        return reduced(self.graph, result, rest), gain
 
     def _passes(self, node: Node, place: Sequence[int | None], moving: Sequence[int], each: bool) -> bool:
         """Whether L is the same for every slice of an axis: what is not summed does not vary along it."""
@@ -603,15 +460,30 @@ class _Sums:
                 value, moved = yield Want(value, tuple(sorted(axes)), carried)
                 gain = max(gain, moved)
             if k in moving and not each and repeats > 1 and weight is None:
-                value = self._scaled(value, repeats)
+                value = scaled(self.graph, value, repeats)
                 gain = MOVED if node.name == "broadcast_in_dim" else max(gain, FACTORED)
             operands.append(value)
         if each:
             repeats = math.prod(x.shape[a] for a in through if not any(a in v for v in vary))
         result = sliced(self.graph, node, x.index, operands, drops, sorted(through))
         if each and repeats > 1:
-            result = self._scaled(result, repeats)
+            result = scaled(self.graph, result, repeats)
         return result, gain
+
+    def _sum_solve(self, want: Want) -> Steps:
+        """sum_i w_i A^-1 b_i -> A^-1 sum_i w_i b_i"""
+        x, axes, weight = want
+        *_, b = x.node.operands
+        through, rest = axes[:1], axes[1:]
+        if weight is not None and any(n > 1 for a, n in enumerate(weight.shape) if a not in through):
+            return stay(self.graph, want), STAYED
+        summed, _ = yield Want(b, through, weight)
+        summed = expanded(self.graph, summed, through, len(b.shape))
+        found = solved_once(self.graph, x.node, through[0], summed)
+        if found is None:
+            return stay(self.graph, want), STAYED
+        answer, _ = yield Want(squeeze(self.graph, found, through), renumbered(rest, through))
+        return answer, MOVED
 
     def _carried(self, weight: Value, operand: Value, pairs: Iterable[tuple[int, int]], gone: Sequence[int]) -> Value:
         """The weight, aligned with an operand: its axes moved along the pairs (of the result, of the operand)."""
@@ -637,7 +509,7 @@ class _Sums:
         if any(a >= len(batch[0]) for a in axes):
             return None
         numbers = (
-            tuple((*contracted[side], *(batch[side][a] for a in axes)) for side in (0, 1)),
+            tuple((*(batch[side][a] for a in axes), *contracted[side]) for side in (0, 1)),
             tuple(without(batch[side], axes) for side in (0, 1)),
         )
         return make(self.graph, node.primitive, node.operands, {**node.params, "dimension_numbers": numbers}, node)[0]
@@ -649,10 +521,6 @@ GAINS = {
     **dict.fromkeys(("dot_general", "conv_general_dilated", "triangular_solve", "tridiagonal_solve"), MOVED),
     **dict.fromkeys(("fft", "cumsum", "reduce_window_sum", "select_and_scatter_add"), MOVED),
 }
-
-
-def _number(node: Node) -> int:
-    return node.number
 
 
 def _as_exact(operand: Value, result: Value) -> bool:

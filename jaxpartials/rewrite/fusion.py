@@ -23,7 +23,10 @@ from jaxpartials import _jax
 from jaxpartials.graph.cost import ASSUMED_TRIPS, body_cost, cost, total
 from jaxpartials.graph.graph import COMMUTATIVE, CONSTANT, LEAVES, LITERAL, Graph, Node, Value, freeze, reach, what
 from jaxpartials.graph.memory import peak_bytes
-from jaxpartials.rewrite.loops import TAKEN_APART, is_known, merge, scan_settings
+from jaxpartials.rewrite.bodies import is_known
+from jaxpartials.rewrite.loops import merge
+from jaxpartials.rewrite.nested import is_loop, live, loops_of, replaced
+from jaxpartials.rewrite.scans import scan_settings
 
 SHARED = 0.1
 GROWTH = 1.1
@@ -43,7 +46,7 @@ def fuse(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) ->
     replaced, they are placed anew, in the same order, and `graph.effects` holds them.
     """
     values = list(values)
-    if not _loops(values, effects):
+    if not loops_of(values, effects):
         return values
     for _ in range(ROUNDS):
         before = values
@@ -54,53 +57,6 @@ def fuse(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) ->
     return values
 
 
-# ---- which loops there are
-
-
-def _is_loop(node: Node) -> bool:
-    """A loop or branch that may be changed: it has no effects, and turns."""
-    if node.name not in TAKEN_APART or node.opaque or node.params.get("length") == 0:
-        return False
-    return not node.effects and not any(body.effects for body in node.bodies)
-
-
-def _live(values: Sequence[Value], effects: Sequence[Node]) -> list[Node]:
-    """All nodes that are needed, in order."""
-    nodes = {node.number: node for node in reach([*values, *(v for node in effects for v in node.operands)])}
-    nodes |= {node.number: node for node in effects}
-    return [nodes[number] for number in sorted(nodes)]
-
-
-def _loops(values: Sequence[Value], effects: Sequence[Node]) -> list[Node]:
-    return [node for node in _live(values, effects) if _is_loop(node)]
-
-
-def _replace(
-    graph: Graph, values: Sequence[Value], effects: Sequence[Node], by: dict[Value, Value]
-) -> tuple[list[Value], Sequence[Node]]:
-    """The values, and the nodes with effects, with some values replaced; the effects keep their order."""
-    if not by:
-        return list(values), effects
-    if effects:
-        # All later ones follow the first that is placed anew.
-        kept = list(effects)
-        graph.effects = [node for node in graph.effects if node not in kept]
-        for place, node in enumerate(kept):
-            done = graph.replace(node.operands, by)
-            if any(done[v] is not v for v in node.operands) or kept[:place] != list(effects[:place]):
-                outputs = graph.place(
-                    node.primitive, [done[v] for v in node.operands], node.params, [v.aval for v in node.outputs],
-                    name=node.name, bodies=node.bodies, opaque=node.opaque, effects=node.effects,
-                    source=node.source, context=node.context,
-                )  # fmt: skip
-                by = by | dict(zip(node.outputs, outputs, strict=True))
-                kept[place] = graph.effects.pop()
-        graph.effects += kept
-        effects = kept
-    done = graph.replace(values, by)
-    return [done[v] for v in values], effects
-
-
 # ---- what nobody reads
 
 
@@ -108,8 +64,8 @@ def _prune(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tu
     """Drop the carries, outputs and operands of loops that no result depends on."""
     read = {*values, *(v for node in effects for v in node.operands)}
     by: dict[Value, Value] = {}
-    for node in reversed(_live(values, effects)):
-        if not _is_loop(node):
+    for node in reversed(live(values, effects)):
+        if not is_loop(node):
             if any(v in read for v in node.outputs) or node.effects:
                 read.update(node.operands)
             continue
@@ -121,7 +77,7 @@ def _prune(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tu
             assert found is not None
             by.update(zip((node.outputs[i] for i in used), found[0], strict=True))
         read.update(_operands(node, used))
-    return _replace(graph, values, effects, by)
+    return replaced(graph, values, effects, by)
 
 
 def needed(node: Node, outputs: Iterable[int]) -> set[int]:
@@ -187,9 +143,9 @@ _done: weakref.WeakSet[Graph] = weakref.WeakSet()
 def _enter(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
     """The same pass in the bodies of loops and branches."""
     by: dict[Value, Value] = {}
-    for node in _loops(values, effects):
+    for node in loops_of(values, effects):
         by.update(zip(node.outputs, _entered(graph, node), strict=True))
-    return _replace(graph, values, effects, by)
+    return replaced(graph, values, effects, by)
 
 
 def _entered(graph: Graph, node: Node) -> Sequence[Value]:
@@ -197,12 +153,12 @@ def _entered(graph: Graph, node: Node) -> Sequence[Value]:
     if all(body in _done for body in node.bodies):
         return node.outputs
     _done.update(node.bodies)
-    if not any(_is_loop(inner) for body in node.bodies for inner in body.nodes):
+    if not any(is_loop(inner) for body in node.bodies for inner in body.nodes):
         return node.outputs
     found = merge(graph, [node], tidy=fuse)
     assert found is not None
     for v in found[0]:
-        if _is_loop(v.node):
+        if is_loop(v.node):
             _done.update(v.node.bodies)
     return found[0]
 
@@ -210,13 +166,18 @@ def _entered(graph: Graph, node: Node) -> Sequence[Value]:
 # ---- fusion
 
 
-@dataclass
+@dataclass(eq=False)
 class Group:
     """Loops that are one: bits of its members, and what has become of each of their outputs."""
 
     node: Node
     members: int
     outputs: dict[Value, Value]
+
+    def settled(self, same: dict[Value, Value]) -> dict[Value, Value]:
+        """What stands for each output: what stands for the first that has become the same."""
+        first: dict[Value, Value] = {}
+        return {old: first.setdefault(new, same[old]) for old, new in self.outputs.items() if old in same}
 
 
 def _join(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
@@ -227,10 +188,10 @@ def _join(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tup
     bound = GROWTH * peak_bytes(values, effects) + SLACK
 
     def within(count: int) -> bool:
-        by = _substitution(steps[:count])
-        roots = [*values, *(v for node in effects for v in node.operands)]
-        done = graph.replace(roots, by)
-        return peak_bytes([done[v] for v in roots]) <= bound
+        kept = graph.effects  # this is a trial: nodes with effects that it places are not part of the program
+        found, placed = replaced(graph, values, effects, _substitution(steps[:count]))
+        graph.effects = kept
+        return peak_bytes(found, placed) <= bound
 
     # The longest run of fusions that stays within the bound.
     most = len(steps)
@@ -240,7 +201,7 @@ def _join(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tup
             middle = (least + most) // 2
             least, most = (middle, most) if within(middle) else (least, middle)
         most = least
-    return _replace(graph, values, effects, _substitution(steps[:most]))
+    return replaced(graph, values, effects, _substitution(steps[:most]))
 
 
 def _substitution(steps: Sequence[dict[Value, Value]]) -> dict[Value, Value]:
@@ -253,62 +214,123 @@ def _substitution(steps: Sequence[dict[Value, Value]]) -> dict[Value, Value]:
 
 def _fusions(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> list[dict[Value, Value]]:
     """Each fusion as what becomes of the outputs of all members, in the order in which they were made."""
-    nodes = _live(values, effects)
-    loops = [node for node in nodes if _is_loop(node)]
-    kinds = Counter(_kind(node) for node in loops)
-    loops = [node for node in loops if kinds[_kind(node)] > 1]
+    nodes = live(values, effects)
+    loops = [node for node in nodes if is_loop(node)]
+    kinds = Counter(map(_family, loops))
+    loops = [node for node in loops if kinds[_family(node)] > 1]
     if not loops:
         return []
-    needs = _dependences(nodes, loops)
-    numbering = Numbering()
-    groups: dict[tuple[Hashable, int], list[Group]] = {}  # by what their first turn computes
-    steps = []
-    index = {node: place for place, node in enumerate(loops)}
-    placed = 0  # bits of the loops that have been tried, or are in a group
-    owner: dict[Node, Group] = {}
-    for place, node in enumerate(loops):
-        if placed >> place & 1:
-            continue
-        placed |= 1 << place
-        kind, computed = _kind(node), numbering.first_turn(node)
-        near: dict[int, float] = {}
-        found: dict[int, Group] = {}
-        for number, time in computed.items():
-            for group in groups.get((kind, number), ()):
-                near[id(group)] = near.get(id(group), 0.0) + time
-                found[id(group)] = group
-        own = owner[node] = Group(node, 1 << place, {v: v for v in node.outputs})
+    fusing = _Fusing(graph, nodes, loops)
+    for node in nodes:
+        fusing.visit(node)
+    return fusing.steps
+
+
+class _Fusing:
+    """One pass over all nodes, in order.
+
+    Of several values that fusion has shown to be equal, the first stands for all (`same`). So loops that read the
+    results of loops are seen to share work as soon as those are one, and a chain of loops takes one pass. What stands
+    for others is never an output of a fused loop, which may yet become part of another.
+    """
+
+    def __init__(self, graph: Graph, nodes: Sequence[Node], loops: Sequence[Node]):
+        self.graph = graph
+        self.place = {node: i for i, node in enumerate(loops)}
+        self.needs = _dependences(nodes, loops)
+        self.numbering = Numbering()
+        self.groups: dict[tuple[Hashable, int], list[Group]] = {}  # by what their first turn computes
+        self.owner: dict[Node, Group] = {}
+        self.same: dict[Value, Value] = {}
+        self.steps: list[dict[Value, Value]] = []
+
+    def visit(self, node: Node) -> None:
+        outputs = self._made_anew(node)
+        made = dict(zip(node.outputs, outputs, strict=True))
+        self.same |= made
+        if node not in self.place:
+            return
+        if node in self.owner:  # it is what others have become
+            self.same |= self.owner[node].settled(self.same)
+            return
+        loop = outputs[0].node
+        if any(v.node is not loop for v in outputs) or not is_loop(loop):
+            return
+        bit = 1 << self.place[node]
+        if loop in self.owner:  # it has become a loop that is there already
+            group = self.owner[loop]
+            self._put(group, Group(group.node, bit, {old: group.outputs.get(v, v) for old, v in made.items()}))
+            return
+        self.same.update((v, v) for v in outputs)
+        own = Group(loop, bit, {v: v for v in loop.outputs} | made)
+        if loop is not node:
+            self.steps.append(dict(own.outputs))
+        self._enter(own, needed=self.needs[self.place[node]])
+
+    def _made_anew(self, node: Node) -> Sequence[Value]:
+        """The outputs of an equation, made of what stands for its operands; effects stay as they are."""
+        operands = [self.same[v] for v in node.operands]
+        if node.effects or all(new is old for new, old in zip(operands, node.operands, strict=True)):
+            return node.outputs
+        return self.graph.add(
+            node.primitive, operands, node.params, [v.aval for v in node.outputs], name=node.name, bodies=node.bodies,
+            opaque=node.opaque, source=node.source, context=node.context,
+        )  # fmt: skip
+
+    def _enter(self, own: Group, needed: int) -> None:
+        """A loop joins the first group that it shares enough with, or is the first of one."""
+        node = own.node
+        kind, computed = _kind(node), self.numbering.first_turn(node)
         tried = 0
-        for one, time in sorted(near.items(), key=lambda item: -item[1]):
-            group = found[one]
-            if time < SHARED * min(_work(group.node), _work(node)):
+        group = own
+        for other in self._near(kind, computed, _work(node)):
+            if needed & other.members or any(self.needs[i] & own.members for i in _bits(other.members)):
                 continue
-            bits = _bits(group.members)
-            if needs[place] & group.members or any(needs[i] >> place & 1 for i in bits):
-                continue
-            joined = _fuse_pair(graph, group, own)
+            joined = _fuse_pair(self.graph, other, own)
             if joined is not None:
                 # What comes out may be a loop that is there already: it joins the group, unless it is in another one.
-                if owner.get(joined.node, group) is not group and joined.node is not node:
+                if self.owner.get(joined.node, other) is not other and joined.node is not node:
                     continue
-                if joined.node in index:
-                    joined.outputs |= {v: v for v in joined.node.outputs}
-                    joined.members |= 1 << index[joined.node]
-                own, group.node, group.outputs = group, joined.node, joined.outputs
-                group.members = joined.members
-                placed |= joined.members
-                owner[joined.node] = group
-                _depend_together(needs, group.members)
-                steps.append(dict(group.outputs))
+                group = other
+                self._put(group, joined)
                 break
             tried += 1
             if tried == TRIALS:
                 break
+        self.owner[node] = self.owner[group.node] = group
         for number in computed:
-            members = groups.setdefault((kind, number), [])
-            if own not in members:
-                members.append(own)
-    return steps
+            members = self.groups.setdefault((kind, number), [])
+            if group not in members:
+                members.append(group)
+
+    def _near(self, kind: Hashable, computed: dict[int, float], work: float) -> list[Group]:
+        """The groups that may share enough with a loop, those first that may share most."""
+        shared: dict[int, float] = {}
+        found: dict[int, Group] = {}
+        for number, time in computed.items():
+            for group in self.groups.get((kind, number), ()):
+                shared[id(group)] = shared.get(id(group), 0.0) + time
+                found[id(group)] = group
+        order = sorted(shared, key=lambda one: -shared[one])
+        return [found[one] for one in order if shared[one] >= SHARED * min(_work(found[one].node), work)]
+
+    def _put(self, group: Group, joined: Group) -> None:
+        """The group, after others have joined it."""
+        group.node = joined.node
+        group.members |= joined.members
+        group.outputs |= joined.outputs
+        if joined.node in self.place:
+            group.members |= 1 << self.place[joined.node]
+            group.outputs |= {v: v for v in joined.node.outputs}
+        self.owner[joined.node] = group
+        _depend_together(self.needs, group.members)
+        self.steps.append(dict(group.outputs))
+        self.same |= group.settled(self.same)
+
+
+def _family(node: Node) -> Hashable:
+    """What loops that are not fused yet must have in common to be so later."""
+    return node.name, freeze(scan_settings(node.params)) if node.name == "scan" else None
 
 
 def _kind(node: Node) -> Hashable:
@@ -376,7 +398,7 @@ class Numbering:
                 if inner.name in LEAVES or not made:
                     continue
                 time, key = cost(inner).time, made[0]
-                if _is_loop(inner):
+                if is_loop(inner):
                     # Besides its body, a loop costs something to turn at all, which loops share that are fused.
                     turns = inner.params.get("length", ASSUMED_TRIPS if inner.name == "while" else 1)
                     self._bodies(inner, read, times * turns, found)
@@ -411,7 +433,7 @@ def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
     ):
         return None
     new = dict(zip([*one.node.outputs, *other.node.outputs], results, strict=True))
-    outputs = {old: new.get(v, v) for old, v in (one.outputs | other.outputs).items()}
+    outputs = {old: new.get(v, v) for old, v in (one.outputs | other.outputs).items()} | new
     return Group(node, one.members | other.members, outputs)
 
 
@@ -425,14 +447,17 @@ def _bits(mask: int) -> list[int]:
 
 
 def _dependences(nodes: Sequence[Node], loops: Sequence[Node]) -> list[int]:
-    """For each loop a set of bits: the loops that it needs."""
+    """For each loop a set of bits: the loops that it needs. An effect comes after all that earlier effects need."""
     place = {node: i for i, node in enumerate(loops)}
     needs: dict[Node, int] = {}
+    earlier = 0
     for node in nodes:
-        mask = 0
+        mask = earlier if node.effects else 0
         for v in node.operands:
             mask |= needs[v.node] | (1 << place[v.node] if v.node in place else 0)
         needs[node] = mask
+        if node.effects:
+            earlier = mask
     return [needs[node] for node in loops]
 
 

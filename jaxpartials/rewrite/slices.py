@@ -14,7 +14,7 @@ from typing import Any
 from jax import lax
 
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, freeze
-from jaxpartials.rewrite.algebra import ordinary
+from jaxpartials.rewrite.local import ordinary
 from jaxpartials.structure.axes import Flow
 from jaxpartials.structure.axes_rules import elementwise
 from jaxpartials.structure.lanes import FREE, Lane
@@ -66,8 +66,6 @@ def origins(node: Node, index: int, axis: int) -> Origins | None:
     if node.name == "broadcast_in_dim":
         placed = [int(a) for a in node.params["broadcast_dimensions"]]
         return (placed.index(axis) if axis in placed else None,)
-    if node.name == "triangular_solve" and axis == len(out.shape) - (1 if node.params["left_side"] else 2):
-        return None, axis  # every right-hand side is solved for by itself
     length = out.shape[axis]
     flow = Flow(length, 0)
     found: list[int | None] = []
@@ -174,6 +172,23 @@ def reshaped(graph: Graph, value: Value, shape: Sequence[int]) -> Value:
         return value
     params = {"new_sizes": tuple(shape), "dimensions": None, "sharding": None}
     return make(graph, lax.reshape_p, [value], params, value.node)[0]
+
+
+def regrouped(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """How a reshape pairs axes, none of length 0: runs of old and of new axes, as short as may be, of equal sizes."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        mine, theirs, m, n = [], [], 1, 1
+        while m != n or not (mine or theirs):
+            if m <= n and i < len(old):
+                mine.append(i)
+                m, i = m * old[i], i + 1
+            else:
+                theirs.append(j)
+                n, j = n * new[j], j + 1
+        groups.append((mine, theirs))
+    return groups
 
 
 def squeeze(graph: Graph, value: Value, axes: Sequence[int]) -> Value:

@@ -20,6 +20,7 @@ the tangents: every direction goes through the same program,
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxpartials import _jax
 from jaxpartials.graph.emit import emit_node, evaluate
 from jaxpartials.graph.graph import CONSTANT, LEAVES, Graph, Node, Value, is_zero, reach
 from jaxpartials.graph.trace import extend
@@ -49,12 +51,13 @@ def transpose_sums(graph: Graph, values: Sequence[Value]) -> list[Value] | None:
     None where there are none. Whether this is cheaper is to be seen when the sums that it leaves have been moved.
     """
     values = list(values)
-    if not _varied(reach(values)) & {node.number for node in _roots(values)}:
+    if not varied(reach(values)) & {node.number for node in _roots(values)}:
         return None
     values = _with_identities(graph, without_unit_axes(graph, _with_masks(graph, values)))
+    values = _with_swapped_products(graph, values)
     roots = _roots(values)
     needed = _outside(values, {node.number for node in roots})
-    moving = _varied(reach(values))
+    moving = varied(reach(values))
     by: dict[Value, Value] = {}
     inside: set[int] = set()
     for node in reversed(roots):
@@ -95,7 +98,7 @@ def _outside(values: Sequence[Value], roots: set[int]) -> set[int]:
     return found
 
 
-def _varied(nodes: Sequence[Node]) -> set[int]:
+def varied(nodes: Sequence[Node]) -> set[int]:
     """The nodes that need basis vectors: constant arrays whose elements are made by counting."""
     known: set[int] = set()
     found: set[int] = set()
@@ -158,7 +161,12 @@ def _with_identities(graph: Graph, values: Sequence[Value]) -> list[Value]:
 
 
 def without_identities(graph: Graph, values: Sequence[Value]) -> list[Value]:
-    """dot(identity, y) -> y, for finite y: its contracted axis goes where the free one of the identity was."""
+    """dot(identity, y) -> y: its contracted axis goes where the free one of the identity was.
+
+    Of finite numbers, these are the same; where y holds an inf, the product by definition has 0 * inf = nan beside it.
+    What a derivative is where the function is not finite is not kept by taking the identities of its seeds out; only
+    programs from which contractions have been pulled back come here.
+    """
     by = {}
     for node in reach(values):
         if node.name == "dot_general" and plain(node):
@@ -179,6 +187,66 @@ def _without_identity(graph: Graph, node: Node, side: int) -> Value | None:
     (axis,) = contracted[1 - side]
     free = [a for a in range(len(y.shape)) if a != axis]
     return transposed(graph, y, [axis, *free] if side == 0 else [*free, axis])
+
+
+# ---- products
+
+
+def _with_swapped_products(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """dot(x, y)^T -> dot(y, x), where nothing else reads the product.
+
+    The derivative of `w @ x` is made with w on the left, its transpose with w on the right. Written alike, they are
+    the same equations where they do the same.
+    """
+    nodes = reach(values)
+    readers = Counter(v for node in nodes for v in node.operands)
+    readers.update(values)
+    by = {}
+    for node in nodes:
+        if node.name == "transpose" and readers[node.operands[0]] == 1 and plain(node.operands[0].node):
+            made = _swapped(graph, node.operands[0].node, [int(a) for a in node.params["permutation"]])
+            if made is not None:
+                by[node.outputs[0]] = made
+    moved = graph.replace(values, by)
+    values = [moved[v] for v in values]
+    by = {v: _upright(graph, v) for node in reach(values) if node.name == "dot_general" for v in node.outputs}
+    moved = graph.replace(values, {old: new for old, new in by.items() if new is not old})
+    return [moved[v] for v in values]
+
+
+def _upright(graph: Graph, value: Value) -> Value:
+    """dot(identity, y): of the two axes of an identity matrix, which are alike, the first is contracted."""
+    node = value.node
+    if node.name != "dot_general" or not plain(node):
+        return value
+    contracted, batch = node.params["dimension_numbers"]
+    axes = [list(side) for side in contracted]
+    for side in (0, 1):
+        if axes[side] == [1] and not batch[side] and _is_identity(node.operands[side]):
+            axes[side] = [0]
+    if [tuple(side) for side in axes] == [tuple(side) for side in contracted]:
+        return value
+    params = {**node.params, "dimension_numbers": (tuple(map(tuple, axes)), batch)}
+    return make(graph, node.primitive, node.operands, params, node)[0]
+
+
+def _swapped(graph: Graph, node: Node, permutation: list[int]) -> Value | None:
+    if node.name != "dot_general":
+        return None
+    contracted, batch = node.params["dimension_numbers"]
+    lanes = len(batch[0])
+    of_y = len(node.operands[0].shape) - len(contracted[0])  # where the axes of y begin
+    rank = len(permutation)
+    if permutation != [*range(lanes), *range(of_y, rank), *range(lanes, of_y)]:
+        return None
+    x, y = node.operands
+    precision = node.params["precision"]
+    params = {
+        **node.params,
+        "dimension_numbers": (contracted[::-1], batch[::-1]),
+        "precision": precision[::-1] if isinstance(precision, tuple) else precision,
+    }
+    return make(graph, node.primitive, [y, x], params, node)[0]
 
 
 # ---- diagonals
@@ -422,7 +490,7 @@ class _Pull:
 
         try:
             return list(extend(self.graph, pull, [cotangent, *fixed]))
-        except (NotImplementedError, TypeError, ValueError):
+        except _jax.REFUSALS:
             return None
 
     def _same_in_all_lanes(self, cotangent: Value, lanes: Sequence[int]) -> Value:
@@ -431,6 +499,7 @@ class _Pull:
         single = thin(self.graph, cotangent, long, self.known)
         if single is None:
             return cotangent
+        single = _upright(self.graph, single)
         if _is_identity(single):
             single = _identity(self.graph, single.shape[0], single.dtype)
         rank = len(cotangent.shape)

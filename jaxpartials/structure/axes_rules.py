@@ -308,6 +308,14 @@ def matrices(*ranks: int) -> AxesRule:
     return rule
 
 
+def triangular_solve(node: Node, states: Sequence[State], flow: Any) -> State | Sequence[State]:
+    """Each right-hand side is solved for by itself; else as all that works on matrices."""
+    columns = len(node.outputs[0].shape) - (1 if node.params["left_side"] else 2)
+    if states[0] == FREE and lane_of(states[1]).axis == columns:
+        return states[1]
+    return matrices(2, 2)(node, states, flow)
+
+
 # ---- indexing
 
 

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.graph import CONSTANT, LITERAL, Graph, Node, Value, freeze, is_zero
+from jaxpartials.graph.graph import CONSTANT, INPUT, LEAVES, LITERAL, Graph, Node, Value, freeze, is_zero
 from jaxpartials.structure import linearity
 from jaxpartials.structure.axes import Flow
 from jaxpartials.structure.lanes import FREE, Lane, Mixed, State
@@ -48,8 +49,8 @@ class Unchunkable(Exception):
         super().__init__(reason if node is None else f"{reason}, at {node.where}")
 
 
-class AnotherProgram(Unchunkable):
-    """The programs for the whole batch and for a chunk differ in their equations, so that nothing can be said."""
+class OwnRule(Unchunkable):
+    """A derivative rule of the user's, of which the value tells nothing."""
 
 
 def parts(
@@ -74,53 +75,88 @@ class _Reader:
         self.flow = Flow(lanes, 0)
 
     def through(self, whole: Graph, chunk: Graph, given: Sequence[Part]) -> list[Part]:
-        found: dict[tuple[int, int], Part] = {}
-        mates: dict[tuple[int, int], Value] = {}
+        """The parts of a program's outputs: of each pair of values that are computed alike, from the outputs down."""
+        for graph in (whole, chunk):
+            if graph.effects:
+                raise Unchunkable(f"{graph.effects[0].name} has effects", graph.effects[0])
+        if len(whole.inputs) != len(chunk.inputs) or len(whole.outputs) != len(chunk.outputs):
+            raise Unchunkable(f"the program for {self.size} lanes is another one")
+        found = {
+            pair: self._sized(*pair, part)
+            for pair, part in zip(zip(whole.inputs, chunk.inputs, strict=True), given, strict=True)
+        }
+        outputs = list(zip(whole.outputs, chunk.outputs, strict=True))
+        stack: list[tuple[Value, Value, Node | None]] = [(value, other, None) for value, other in reversed(outputs)]
+        while stack:
+            value, other, reader = stack[-1]
+            if (value, other) in found:
+                stack.pop()
+                continue
+            node, its = value.node, other.node
+            if node.name in LEAVES or its.name in LEAVES:
+                found[value, other] = self._leaf(value, other, reader)
+                continue
+            if self._another(node, its) or value.index != other.index:
+                raise self._differ(node, its)
+            operands = list(zip(node.operands, its.operands, strict=True))
+            waiting = [(v, w, node) for v, w in reversed(operands) if (v, w) not in found]
+            if waiting:
+                stack += waiting
+                continue
+            states = self.step(node, its, [found[pair] for pair in operands])
+            for here, there, part in zip(node.outputs, its.outputs, states, strict=True):
+                found[here, there] = self._sized(here, there, part)
+        return [found[pair] for pair in outputs]
 
-        def meet(values: Sequence[Value], others: Sequence[Value], states: Sequence[Part]) -> None:
-            for value, other, part in zip(values, others, states, strict=True):
-                found[value.node.number, value.index] = self._sized(value, other, part)
-                mates[value.node.number, value.index] = other
+    def _another(self, node: Node, other: Node) -> bool:
+        """Whether two equations differ in more than their settings."""
+        return any(
+            len(here) != len(there)
+            for here, there in (
+                (node.operands, other.operands), (node.outputs, other.outputs), (node.bodies, other.bodies),
+            )
+        ) or node.name != other.name  # fmt: skip
 
-        def look(value: Value, other: Value) -> Part:
-            key = (value.node.number, value.index)
-            if value.node.name in (LITERAL, CONSTANT) and key not in found:
-                meet([value], [other], [self._leaf(value, other)])
-            if mates.get(key) is not other and value.node.name not in (LITERAL, CONSTANT):
-                raise AnotherProgram("the program for fewer lanes is another one", value.node)
-            if value.node.name in (LITERAL, CONSTANT):
-                return self._leaf(value, other)
-            return found[key]
+    def _differ(self, node: Node, other: Node) -> Unchunkable:
+        return Unchunkable(
+            f"the program for {self.size} lanes is another one than that for {self.lanes}:"
+            f" {_described(other)}, in place of {_described(node)}"
+            + " (JAX writes many programs for one lane otherwise; two are seldom a problem)"
+            * (self.size == 1)
+        )
 
-        meet(whole.inputs, chunk.inputs, given)
-        nodes, others = whole.nodes, chunk.nodes
-        for node, other in zip(nodes, others, strict=False):
-            if node.name != other.name or len(node.operands) != len(other.operands):
-                raise AnotherProgram("the program for fewer lanes is another one", node)
-            states = [look(v, w) for v, w in zip(node.operands, other.operands, strict=True)]
-            meet(node.outputs, other.outputs, self.step(node, other, states))
-        if len(nodes) != len(others):
-            raise AnotherProgram("the program for fewer lanes is another one")
-        return [look(v, w) for v, w in zip(whole.outputs, chunk.outputs, strict=True)]
-
-    def _leaf(self, value: Value, other: Value) -> Part:
-        if value.node.name != other.node.name:
-            raise AnotherProgram("the program for fewer lanes is another one")
+    def _leaf(self, value: Value, other: Value, reader: Node | None) -> Part:
+        """What a number or an array closed over is."""
+        if value.node.name != other.node.name or value.node.name == INPUT or value.dtype != other.dtype:
+            raise self._differ(value.node, other.node)
         array, its = value.node.params["value"], other.node.params["value"]
         if value.node.name == CONSTANT:
             if array is its or (value.shape == other.shape and np.array_equal(np.asarray(array), np.asarray(its))):
                 return SAME
-            raise Unchunkable(f"a constant of shape {list(value.shape)} depends on the number of lanes")
+            raise Unchunkable(f"a constant of shape {list(value.shape)} depends on the number of lanes", reader)
         if freeze(array) == freeze(its):
             return SAME
-        for power, (here, there) in {1: (self.lanes, self.size), -1: (1 / self.lanes, 1 / self.size)}.items():
-            if array == np.asarray(here, array.dtype) and its == np.asarray(there, its.dtype):
+        for power in (1, -1):
+            if self._counts(array, its, power):
                 return Part(power=power)
-        raise Unchunkable(f"the number {array} depends on the number of lanes")
+        raise Unchunkable(f"the number {array} depends on the number of lanes", reader)
+
+    def _counts(self, array: np.ndarray, its: np.ndarray, power: int) -> bool:
+        """Whether one number is a multiple of the number of lanes to this power, and the other the same of a chunk."""
+        if np.issubdtype(array.dtype, np.integer):
+            # A multiple of one over the lanes is no integer.
+            whole, rest = divmod(int(its), self.size)
+            return power == 1 and rest == 0 and int(array) == whole * self.lanes
+        if not jax.dtypes.issubdtype(array.dtype, np.inexact):
+            return False
+        wanted = complex(its) * (self.lanes / self.size) ** power
+        return abs(complex(array) - wanted) <= 4 * float(jax.numpy.finfo(array.dtype).eps) * abs(wanted)
 
     def _sized(self, value: Value, other: Value, part: Part) -> Part:
         """The shapes of both programs differ along the lane axis, and nowhere else."""
         here, there = value.shape, other.shape
+        if getattr(value.aval, "dtype", None) != getattr(other.aval, "dtype", None):
+            raise Unchunkable(f"{value.node.name} has another dtype for {self.size} lanes", value.node)
         differing = [axis for axis, (m, n) in enumerate(zip(here, there, strict=False)) if m != n]
         lane = [part.lane.axis] if isinstance(part.lane, Lane) else []
         if len(here) == len(there) and differing == lane:
@@ -181,6 +217,8 @@ class _Reader:
     def _combined(self, node: Node, states: Sequence[Part]) -> list[Part]:
         """Powers and sums, whatever the lanes."""
         count = len(node.outputs)
+        if node.name == "div" and not jax.dtypes.issubdtype(node.outputs[0].dtype, np.inexact):
+            raise Unchunkable("div rounds to whole numbers", node)
         if node.name in ("mul", "dot_general", "conv_general_dilated"):
             if sum(part.summed for part in states) > 1:
                 raise Unchunkable(f"{node.name} multiplies two sums over the lanes", node)
@@ -210,18 +248,21 @@ class _Reader:
         return result if len(result) == count else result * count
 
     def _same_settings(self, node: Node, other: Node) -> None:
-        for name in node.params.keys() | other.params.keys():
-            if not self._alike(node.params.get(name), other.params.get(name), name in SIZES):
+        for name in sorted(node.params.keys() | other.params.keys()):
+            if not self._alike(node, node.params.get(name), other.params.get(name), name in SIZES):
                 raise Unchunkable(f"{name} of {node.name} depends on the number of lanes", node)
 
-    def _alike(self, here: Any, there: Any, sizes: bool) -> bool:
+    def _alike(self, node: Node, here: Any, there: Any, sizes: bool) -> bool:
         if isinstance(here, (tuple, list)) and isinstance(there, (tuple, list)):
-            return len(here) == len(there) and all(map(self._alike, here, there, [sizes] * len(here)))
-        if isinstance(here, (int, float, str, bool, type(None))):
-            if sizes and isinstance(here, int) and isinstance(there, int) and here * self.size == there * self.lanes:
-                return True
-            return here == there
-        return type(here) is type(there)  # functions and programs: the programs are compared as bodies
+            pairs = zip(here, there, strict=False)
+            return len(here) == len(there) and all(self._alike(node, a, b, sizes) for a, b in pairs)
+        if sizes and isinstance(here, int) and isinstance(there, int) and here * self.size == there * self.lanes:
+            return True
+        if _jax.is_jaxpr(here) and _jax.is_jaxpr(there):
+            return True  # compared as bodies
+        # JAX wraps the rules of a custom call, and what to keep of a checkpoint, anew in every trace.
+        wrapped = node.name.startswith(("custom_", "remat")) and type(here) is type(there)
+        return freeze(here) == freeze(there) or (wrapped and not isinstance(here, (int, float, str, bool)))
 
     # ---- programs inside
 
@@ -231,7 +272,7 @@ class _Reader:
             return rule(node, other, states)
         ruled = node.name.startswith("custom_") and not _jax.is_jax_function(node.params)
         if self.derivatives and ruled and any(part != SAME for part in states):
-            raise Unchunkable(f"{node.name} has a derivative rule of its own", node)
+            raise OwnRule(f"{node.name} has a derivative rule of its own", node)
         if len(node.bodies) == 1 and len(node.bodies[0].inputs) == len(states):
             return self.through(node.bodies[0], other.bodies[0], states)
         raise Unchunkable(f"{node.name} cannot be looked into", node)
@@ -302,6 +343,12 @@ class _Zero:
     """A carry that starts from zero, which is a sum over no lanes as well as anything else."""
 
     part: Part
+
+
+def _described(node: Node) -> str:
+    if node.name == LITERAL:
+        return f"the number {node.params['value']}"
+    return {INPUT: "an argument", CONSTANT: "a constant"}.get(node.name) or f"{node.name} at {node.where}"
 
 
 def _known(part: "Part | _Zero") -> Part:

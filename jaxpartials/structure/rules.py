@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
     "schur":                    Rule(NEVER, matrices(2)),
     "svd":                      Rule(NEVER, matrices(2)),
     "symmetric_product":        Rule(NEVER, matrices(2, 2)),
-    "triangular_solve":         Rule(LAST, matrices(2, 2)),
+    "triangular_solve":         Rule(LAST, axes.triangular_solve),
     "tridiagonal":              Rule(NEVER, matrices(2)),
     "tridiagonal_solve":        Rule(LAST, matrices(1, 1, 1, 2)),
     # ---- random numbers: one key, or one counter, per lane
