@@ -165,6 +165,12 @@ def user_line(source: Any) -> tuple[str, int, str] | None:
     return None if frame is None else (frame.file_name, frame.start_line, frame.function_name)
 
 
+def user_lines(source: Any) -> list[tuple[str, int, str]]:
+    """File, line and function of all of the user's frames around an equation, innermost first."""
+    frames = () if source is None else _source.user_frames(_traceback(source))
+    return [(frame.file_name, frame.start_line, frame.function_name) for frame in frames]
+
+
 def function_info(params: dict[str, Any]) -> str | None:
     """The user's function inside an equation: "model.py:12 (energy)"."""
     name, _, place = _function(params).partition(" at ")

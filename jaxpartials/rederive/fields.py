@@ -14,6 +14,7 @@ from jaxpartials.rederive.program import REVERSED, Program, at, gradient, is_flo
 from jaxpartials.rewrite.pipeline import RULES
 
 MOST_FIELDS = 6  # so many functions are tried
+MOST_ENDS = 64  # of so many values where a transformation ends
 MOST_INPUTS = 4  # of one of them
 MOST_COMPONENTS = 4  # inputs with longer rows are not taken apart
 MOST_TRACES = 24  # of one of them
@@ -59,8 +60,9 @@ def _candidates(traced: Graph) -> Iterator[Field]:
         followed |= {v.node.number for v in node.operands if names(v.node) == names(node)}
     plain = [node for node in traced.traced if node.number not in derived and not node.effects]
     leaves = [v for v in [*traced.inputs, *(v for node in plain for v in node.outputs)] if is_float(v)]
-    for node in reversed(plain):
-        if node.number in followed or len(node.outputs) != 1 or not is_float(node.outputs[0]):
+    ends = [node for node in reversed(plain) if names(node) and node.number not in followed]
+    for node in ends[:MOST_ENDS]:
+        if len(node.outputs) != 1 or not is_float(node.outputs[0]):
             continue
         inputs = _inputs(node.outputs[0], leaves)
         if 0 < len(inputs) <= MOST_INPUTS:

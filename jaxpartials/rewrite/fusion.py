@@ -35,6 +35,9 @@ SLACK = 2**20
 # Loops that a loop is tried to be fused with, those that read most of the same values first.
 TRIALS = 4
 
+# Loops with more equations together must share so much of the larger: every fusion reads both bodies.
+LARGEST = 300
+
 # Each round may make fusible what reads the loops fused before; a bound in case two rewrites undo each other.
 ROUNDS = 50
 
@@ -283,7 +286,7 @@ class _Fusing:
         kind, computed = _kind(node), self.numbering.first_turn(node)
         tried = 0
         group = own
-        for other in self._near(kind, computed, _work(node)):
+        for other in self._near(kind, computed, node):
             if needed & other.members or any(self.needs[i] & own.members for i in _bits(other.members)):
                 continue
             joined = _fuse_pair(self.graph, other, own)
@@ -303,7 +306,7 @@ class _Fusing:
             if group not in members:
                 members.append(group)
 
-    def _near(self, kind: Hashable, computed: dict[int, float], work: float) -> list[Group]:
+    def _near(self, kind: Hashable, computed: dict[int, float], node: Node) -> list[Group]:
         """The groups that may share enough with a loop, those first that may share most."""
         shared: dict[int, float] = {}
         found: dict[int, Group] = {}
@@ -312,7 +315,13 @@ class _Fusing:
                 shared[id(group)] = shared.get(id(group), 0.0) + time
                 found[id(group)] = group
         order = sorted(shared, key=lambda one: -shared[one])
-        return [found[one] for one in order if shared[one] >= SHARED * min(_work(found[one].node), work)]
+        return [found[one] for one in order if shared[one] >= self._enough(found[one].node, node)]
+
+    @staticmethod
+    def _enough(one: Node, other: Node) -> float:
+        """How much two loops must share."""
+        which = min if _size(one) + _size(other) <= LARGEST else max
+        return SHARED * which(_work(one), _work(other))
 
     def _put(self, group: Group, joined: Group) -> None:
         """The group, after others have joined it."""
@@ -440,6 +449,11 @@ def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
 def _work(node: Node) -> float:
     """What one turn costs, or all the branches."""
     return total(map(body_cost, node.bodies)).time
+
+
+def _size(node: Node) -> int:
+    """How many equations the bodies of a loop have, those of loops inside not counted."""
+    return sum(len(body.nodes) for body in node.bodies)
 
 
 def _bits(mask: int) -> list[int]:

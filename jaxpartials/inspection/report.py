@@ -1,0 +1,279 @@
+"""`report` and `assert_no_redundant_work`: what a function computes twice, for nothing, or in the wrong mode."""
+
+import inspect
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jaxpartials import _jax
+from jaxpartials.call import ByShape, Call, Results
+from jaxpartials.graph.cost import Cost, cost
+from jaxpartials.graph.graph import Graph
+from jaxpartials.graph.trace import read
+from jaxpartials.inspection.finding import ADDED, KINDS, REMOVED, Finding, Place, place
+from jaxpartials.inspection.findings import findings_in, traced_cost
+from jaxpartials.inspection.page import page_html, summary_html
+from jaxpartials.inspection.scopes import Program, turns
+from jaxpartials.inspection.xla import judge
+from jaxpartials.planprint import operations, quantity
+from jaxpartials.simplification import ANY, simplify
+
+WIDTH = 100
+DEAREST = 3
+
+
+def report(fn: Callable[..., Any]) -> Callable[..., "Report"]:
+    """Return a function of the arguments of `fn` that tells what `fn` does on them and need not do.
+
+    The program is traced, and compared with itself once equal equations are one, with what its results need of it, and
+    with what better modes and fewer loops would take; then it is compiled, and each finding looked up in what XLA made.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> def energy(x):
+        ...     return jnp.sum(jnp.sin(x))
+        >>> def both(x):
+        ...     return energy(x), jax.jvp(energy, (x,), (x,))[0]
+        >>> found = report(both)(jax.ShapeDtypeStruct((1000,), "float32"))
+        >>> [(finding.kind, finding.xla) for finding in found.findings]
+        [('computed twice', 'removed')]
+
+    Args:
+        fn: any function that `jax.jit` accepts, jitted or not.
+
+    Returns:
+        A function that takes what `fn` takes, or `jax.ShapeDtypeStruct`s for arrays, and gives a `Report`. It does not
+        run `fn`.
+
+    Raises:
+        TypeError: `fn` is not callable.
+    """
+    return _Reporting(fn)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a function does and need not do; prints as a table.
+
+    Attributes:
+        name: of the function.
+        findings: the dearest first.
+        traced: what the program costs as it was traced, loop bodies times their turns.
+        after_xla: what it costs as compiled, None where it could not be compiled. Bytes are those that go between
+            kernels; before compilation they are estimated.
+        after_jaxpartials: what it costs once simplified, None where it could not be.
+        lines: the three dearest lines of the user's code, with what they cost.
+        program: as it was traced, equal equations apart.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    traced: Cost
+    after_xla: Cost | None
+    after_jaxpartials: Cost | None
+    lines: tuple[tuple[Place, Cost], ...]
+    program: Graph = field(repr=False, compare=False)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one page that needs no other file and no network: the program as a graph, the findings as a table."""
+        Path(path).write_text(page_html(self), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, for CI: every key below is always there, and stays.
+
+        name                 the function
+        traced, after_xla, after_jaxpartials
+                             {flops, transcendentals, bytes, seconds, assumed_trips}, or None; seconds are an estimate
+        lines                [{file, line, function, share}], the dearest first
+        findings             [{kind, places: [{file, line, function}], flops, transcendentals, bytes, seconds, share,
+                             factor, xla, message, advice}], the dearest first
+        """
+        return {
+            "name": self.name,
+            "traced": _as_dict(self.traced),
+            "after_xla": _as_dict(self.after_xla),
+            "after_jaxpartials": _as_dict(self.after_jaxpartials),
+            "lines": [{**where._asdict(), "share": self._share(here)} for where, here in self.lines],
+            "findings": [
+                {
+                    "kind": one.kind,
+                    "places": [where._asdict() for where in one.places],
+                    "flops": one.cost.flops,
+                    "transcendentals": one.cost.transcendentals,
+                    "bytes": one.cost.bytes,
+                    "seconds": one.cost.time,
+                    "share": one.share,
+                    "factor": one.factor,
+                    "xla": one.xla,
+                    "message": one.message,
+                    "advice": one.advice,
+                }
+                for one in self.findings
+            ],
+        }
+
+    def __str__(self) -> str:
+        text = _table(self.findings) if self.findings else f"{self.name}: nothing found."
+        notes = [f"{i}. {one.message} {one.advice}" for i, one in enumerate(self.findings, start=1)]
+        lines = [f"{where} {self._share(here):.0%}" for where, here in self.lines]
+        return "\n".join([text, *notes, *([f"dearest lines: {', '.join(lines)}"] if lines else []), self.verdict])
+
+    @property
+    def verdict(self) -> str:
+        """One line: operations and bytes as traced, after XLA, after jaxpartials."""
+        stages = {"traced": self.traced, "after XLA": self.after_xla, "after jaxpartials": self.after_jaxpartials}
+        told = [
+            f"{name} {'unknown' if one is None else f'{quantity(operations(one))} operations, {quantity(one.bytes)}B'}"
+            for name, one in stages.items()
+        ]  # fmt: skip
+        return "; ".join(told)
+
+    def _share(self, here: Cost) -> float:
+        return here.time / self.traced.time if self.traced.time else 0.0
+
+
+def _as_dict(here: Cost | None) -> dict[str, Any] | None:
+    if here is None:
+        return None
+    return {
+        "flops": here.flops, "transcendentals": here.transcendentals, "bytes": here.bytes, "seconds": here.time,
+        "assumed_trips": here.unknown_trips,
+    }  # fmt: skip
+
+
+def _table(findings: Iterable[Finding]) -> str:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for title in ("", "finding", "where", "operations", "bytes", "share", "XLA"):
+        table.add_column(title, justify="left" if title in ("finding", "where", "XLA") else "right", overflow="fold")
+    for i, one in enumerate(findings, start=1):
+        kind = one.kind if one.factor is None else f"{one.kind}, {one.factor:.2g} x"
+        where = "\n".join(map(str, one.places[:DEAREST])) or "an unknown line"
+        more = len(one.places) - DEAREST
+        table.add_row(
+            str(i), kind, where + (f"\nand {more} more" if more > 0 else ""), quantity(one.operations),
+            quantity(one.cost.bytes), f"{one.share:.1%}", one.xla,
+        )  # fmt: skip
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+class _Reporting(ByShape):
+    """A function that reports on another, whatever arguments that takes."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        if not callable(fn):
+            raise TypeError(f"report() takes a function, and got {type(fn).__name__} {fn!r}.")
+        try:
+            signature = inspect.signature(fn)
+        except (TypeError, ValueError):
+            signature = ANY
+        super().__init__(fn, signature, with_defaults=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Report:
+        call = self._bind(args, kwargs)
+        program = Program(self._read(call))
+        whole = traced_cost(program.traced)
+        findings, after_xla = findings_in(program), None
+        text = self._compiled(call)
+        if text is not None:
+            findings, after_xla = judge(findings, text, program, whole)
+        return Report(
+            self._name,
+            tuple(sorted(findings, key=lambda one: -one.cost.time)),
+            whole,
+            after_xla,
+            self._simplified(args, kwargs),
+            _dearest(program.traced),
+            program.traced,
+        )
+
+    def _read(self, call: Call) -> Graph:
+        closed, _ = _jax.trace(self._on_arrays(call, []), call.arrays)
+        return read(closed, shared=False)
+
+    def _compiled(self, call: Call) -> str | None:
+        results: list[Results] = []
+        try:
+            return jax.jit(self._on_arrays(call, results)).lower(call.arrays).compile().as_text()
+        except Exception as error:  # a backend that cannot, or a program for another one
+            warnings.warn(f"{self._name} could not be compiled ({type(error).__name__}: {error}).", stacklevel=3)
+            return None
+
+    def _simplified(self, args: tuple, kwargs: dict) -> Cost | None:
+        stats = simplify(self._fn).stats(*args, **kwargs)
+        return None if stats.problem else stats.after.cost
+
+
+def _dearest(traced: Graph) -> tuple[tuple[Place, Cost], ...]:
+    found: dict[Place, Cost] = {}
+
+    def visit(graph: Graph, runs: float) -> None:
+        for node in graph.traced:
+            if node.bodies and not node.opaque:
+                for body in node.bodies:
+                    visit(body, runs * turns(node))
+            elif (where := place(node)) is not None:
+                found[where] = found.get(where, Cost()) + runs * cost(node)
+
+    visit(traced, 1.0)
+    order = sorted(found.items(), key=lambda item: (-item[1].time, item[0]))
+    return tuple(item for item in order[:DEAREST] if item[1].time)
+
+
+def assert_no_redundant_work(
+    fn: Callable[..., Any], *args: Any, tolerance: float = 0.02, ignore: Iterable[str] = ()
+) -> None:
+    """Fail if `fn` does work on these arguments that it need not do, and that XLA does not remove.
+
+    What XLA adds of its own accord (ADDED) is in the report alone: it differs between backends and releases.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> assert_no_redundant_work(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(x))), jnp.ones(8))
+
+    Args:
+        fn: any function that `jax.jit` accepts.
+        *args: what it takes, or `jax.ShapeDtypeStruct`s for arrays.
+        tolerance: findings that are at most this part of the program, by estimated time, pass.
+        ignore: kinds of findings that pass, such as "wrong mode", or lines: "model.py:12", "model.py".
+
+    Raises:
+        AssertionError: with the findings.
+        ValueError: `ignore` names no kind of finding and no file.
+    """
+    ignore = tuple(ignore)
+    for word in ignore:
+        if word not in KINDS and "." not in word:
+            raise ValueError(f"ignore={word!r} is no kind of finding and no file. The kinds: {', '.join(KINDS)}.")
+    found = report(fn)(*args)
+    left = [
+        one
+        for one in found.findings
+        if one.share > tolerance and one.xla != REMOVED and one.kind != ADDED and not _ignored(one, ignore)
+    ]
+    if left:
+        share = sum(one.share for one in left)
+        raise AssertionError(
+            f"{found.name} does redundant work, about {share:.0%} of the program:\n"
+            + "\n".join(f"  {one}" for one in left)
+        )
+
+
+def _ignored(one: Finding, ignore: tuple[str, ...]) -> bool:
+    if one.kind in ignore:
+        return True
+    named = [f"{where.file.rsplit('/', 1)[-1]}" for where in one.places]
+    lines = [f"{name}:{where.line}" for name, where in zip(named, one.places, strict=True)]
+    return bool(lines) and all(name in ignore or line in ignore for name, line in zip(named, lines, strict=True))

@@ -1,0 +1,112 @@
+"""Work that no result needs."""
+
+from collections.abc import Iterable, Sequence
+
+from jaxpartials import _jax
+from jaxpartials.graph.cost import Cost, cost
+from jaxpartials.graph.graph import Graph, Node
+from jaxpartials.inspection.duplicates import TRIVIAL, described
+from jaxpartials.inspection.finding import UNUSED, Finding, Work, finding
+from jaxpartials.inspection.scopes import Program, known_at_trace_time, turns
+from jaxpartials.rewrite.nested import is_loop
+
+# Every derivative leaves the last steps of the value behind; told only where they are this part of the program.
+DIFFERENTIATED = 0.1
+
+
+def unused(program: Program, whole: Cost) -> list[Finding]:
+    """The findings of the kind UNUSED: one for each connected piece of dead code, and for the dead part of a loop."""
+    return list(_in(program, program.traced, 1.0, whole, None))
+
+
+def dead(program: Program) -> list[Work]:
+    """All equations that no result needs, told or not."""
+    found: list[Work] = []
+
+    def visit(graph: Graph, runs: float) -> None:
+        live = set(program.live.nodes[graph])
+        found.extend(Work(node, runs, runs) for node in graph.traced if node not in live)
+        for node in program.live.nodes[graph]:
+            if is_loop(node):
+                for body in node.bodies:
+                    if body in program.live.nodes:
+                        visit(body, runs * turns(node))
+
+    visit(program.traced, 1.0)
+    return found
+
+
+def _in(program: Program, graph: Graph, runs: float, whole: Cost, loop: Node | None) -> Iterable[Finding]:
+    live = set(program.live.nodes[graph])
+    fixed = known_at_trace_time(graph)
+    idle = [node for node in graph.traced if node not in live and node not in fixed]
+    if loop is not None:
+        if idle:
+            yield _dead_part(loop, idle, runs, whole)
+    else:
+        for piece in pieces(idle):
+            found = _dead_code(piece, live, runs, whole)
+            if found is not None:
+                yield found
+    for node in program.live.nodes[graph]:
+        if is_loop(node):
+            for body in node.bodies:
+                if body in program.live.nodes:
+                    yield from _in(program, body, runs * turns(node), whole, node)
+
+
+def _dead_code(piece: Sequence[Node], live: Iterable[Node], runs: float, whole: Cost) -> Finding | None:
+    work = [Work(node, runs, runs) for node in piece]
+    costly = [node for node in piece if cost(node).time]
+    what = described(piece)
+    stacks = {_jax.transformations(node.source) for node in costly}
+    if all(stacks):
+        if all(node.name in TRIVIAL for node in costly):
+            return None  # the last steps of a value that was differentiated
+        if all(_outermost(stack) == "transpose" for stack in stacks):
+            found = finding(
+                UNUSED, work, whole, f"{what} for a gradient that no result needs.",
+                "Differentiate by what is used alone (argnums).",
+            )  # fmt: skip
+        elif any(_jax.transformations(node.source) in stacks and cost(node).time for node in live):
+            return None  # a part of the value is needed: what is left over is made by JAX, not by the user
+        else:
+            found = finding(
+                UNUSED, work, whole, f"{what} for the value of a function of which only the derivative is used.",
+                "What is linear in what it is differentiated by needs no value: jax.linear_transpose takes none.",
+            )  # fmt: skip
+        return found if found.share >= DIFFERENTIATED else None
+    return finding(UNUSED, work, whole, f"{what}: no result needs it.", "Delete it, or return it.")
+
+
+def _outermost(stack: Sequence[str]) -> str:
+    """The last derivative that was taken."""
+    return next((name for name in stack if name != "vmap"), "")
+
+
+def _dead_part(loop: Node, dead: Sequence[Node], runs: float, whole: Cost) -> Finding:
+    work = [Work(node, runs, runs) for node in dead]
+    return finding(
+        UNUSED, work, whole, f"{described(dead)} at every turn of a loop, for a carry or an output that nobody reads.",
+        "Do not carry or stack what is not read.",
+    )  # fmt: skip
+
+
+def pieces(dead: Sequence[Node]) -> Iterable[list[Node]]:
+    """Dead equations that read one another's results."""
+    parent = {node: node for node in dead}
+
+    def root(node: Node) -> Node:
+        while parent[node] is not node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for node in dead:
+        for v in node.operands:
+            if v.node in parent:
+                parent[root(node)] = root(v.node)
+    groups: dict[Node, list[Node]] = {}
+    for node in dead:
+        groups.setdefault(root(node), []).append(node)
+    return groups.values()

@@ -1,0 +1,237 @@
+"""What XLA makes of the program: which findings it removes, what it adds, and what the whole costs after it.
+
+For each line and primitive the traced program computes T elements, of which a finding says R are spare; the optimised
+program computes H. The finding is removed if H <= T - R, and kept if H >= T, for the operations that XLA carries over
+one to one: transcendental functions, contractions, sorts, factorizations, loops. Other operations it rewrites into one
+another, and of them it can only be said that they are gone.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from jaxpartials.graph.cost import ELEMENTWISE, Cost, cost
+from jaxpartials.graph.graph import CONSTANT, LITERAL, Graph, Node
+from jaxpartials.inspection.duplicates import spare
+from jaxpartials.inspection.finding import (
+    ADDED,
+    EQUAL_CARRIES,
+    INVARIANT,
+    KEPT,
+    LOOPS,
+    REMOVED,
+    TWICE,
+    UNKNOWN,
+    UNUSED,
+    Finding,
+    Place,
+    Work,
+    finding,
+)
+from jaxpartials.inspection.hlo import Module
+from jaxpartials.inspection.scopes import Program, known_at_trace_time, turns
+from jaxpartials.inspection.unused import dead
+
+# Opcodes by the primitives that they carry out.
+OPCODES = {
+    "sin": "sine", "cos": "cosine", "tan": "tan", "tanh": "tanh", "exp": "exponential", "log": "log",
+    "log1p": "log-plus-one", "expm1": "exponential-minus-one", "logistic": "logistic", "sqrt": "sqrt", "rsqrt": "rsqrt",
+    "cbrt": "cbrt", "pow": "power", "atan2": "atan2", "erf": "erf", "sort": "sort", "fft": "fft",
+    "conv_general_dilated": "convolution", "exp2": "exponential",
+}  # fmt: skip
+WHOLE = frozenset({"svd", "eigh", "eig", "schur", "cholesky", "lu", "qr", "geqrf", "householder_product", "hessenberg"})
+CONTRACTED = frozenset({"dot", "custom-call", "reduce", "convolution"})
+PLAIN = {
+    "add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum",
+    "min": "minimum", "reduce_sum": "reduce", "reduce_max": "reduce", "neg": "negate",
+}  # fmt: skip
+ARITHMETIC = frozenset({
+    "add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "abs", "compare", "select", "and", "or",
+    "not", "xor", "floor", "ceil", "sign", "remainder", "clamp",
+})  # fmt: skip
+SILENT = frozenset({
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all",
+    "iota",
+})  # fmt: skip
+# Findings that are gone once equal equations are one, dead ones none, and loops emptied of what does not change.
+MERGED = frozenset({TWICE, UNUSED, INVARIANT, EQUAL_CARRIES})
+# So much of the work of a finding must be gone.
+GONE = 0.95
+# What XLA computes more often than it was traced is told from this part of the program on.
+ADDED_FROM = 0.02
+
+Key = tuple[str, int, str]
+
+
+class Compiled:
+    """An optimised program beside the traced one."""
+
+    def __init__(self, text: str, program: Program):
+        self.module = Module(text)
+        self.traced: dict[Key, float] = {}
+        self.nodes: dict[Key, Node] = {}
+        self._trace(program.traced, 1.0)
+        # What is left once equal equations are one and dead ones gone, which XLA does first.
+        self.merged = dict(self.traced)
+        for node, part in _flat([*spare(program), *dead(program)]):
+            self._take(node, part)
+        # XLA multiplies by the arrays that are closed over while it compiles.
+        for node in known_at_trace_time(program.traced, (LITERAL, CONSTANT)) & set(program.live.nodes[program.traced]):
+            self._take(node, 1.0)
+        self.made: dict[Key, float] = {}
+        self.loops = 0.0
+        self.places: dict[tuple[str, int], int] = {}
+        for one, runs, _ in self.module.instructions():
+            if one.opcode == "while" and one.line:
+                self.places[one.line] = self.places.get(one.line, 0) + 1
+            if one.line and _carries_out(one.opcode, one.primitive):
+                key = (*one.line, one.primitive)
+                size = 1 if one.primitive in WHOLE else one.size
+                self.made[key] = self.made.get(key, 0.0) + runs * size
+
+    def _trace(self, graph: Graph, runs: float) -> None:
+        for node in graph.traced:
+            key = _key(node)
+            if key is not None:
+                self.traced[key] = self.traced.get(key, 0.0) + runs * _size(node)
+                self.nodes.setdefault(key, node)
+            for body in node.bodies:
+                self._trace(body, runs * turns(node))
+
+    def _take(self, node: Node, part: float) -> None:
+        key = _key(node)
+        if key is not None:
+            self.merged[key] -= part * _size(node)
+
+    def judged(self, found: Finding) -> Finding:
+        return replace(found, xla=self._verdict(found))
+
+    def _verdict(self, found: Finding) -> str:
+        if found.kind == LOOPS:
+            lines = {each.node.line[:2] for each in found.work if each.node.line}
+            loops = sum(self.places.get(line, 0) for line in lines)
+            traced = sum(1 for each in found.work if each.node.name in ("scan", "while"))
+            if not loops or not traced:
+                return UNKNOWN
+            return KEPT if loops >= traced else REMOVED if loops == 1 else KEPT
+        extra: dict[Key, float] = {}
+        times: dict[Key, float] = {}
+        for node, part in _flat(found.work):
+            key = _key(node)
+            if key is not None:
+                extra[key] = extra.get(key, 0.0) + part * _size(node)
+                times[key] = times.get(key, 0.0) + part * cost(node).time
+        extra = {key: n for key, n in extra.items() if n > 0}
+        firm = {key for key in extra if key[2] not in PLAIN}
+        if firm and sum(times[key] for key in firm) > 0:
+            weight = sum(times[key] for key in firm)
+            gone = sum(times[key] * self._gone(found.kind, key, extra[key]) for key in firm) / weight
+            return REMOVED if gone >= GONE else KEPT
+        if found.kind in MERGED and extra and all(self._gone(found.kind, key, extra[key]) >= GONE for key in extra):
+            return REMOVED
+        return UNKNOWN
+
+    def _gone(self, kind: str, key: Key, spare: float) -> float:
+        """The part of the spare elements that XLA does not compute."""
+        traced, merged, made = self.traced.get(key, 0.0), self.merged.get(key, 0.0), self.made.get(key, 0.0)
+        if kind in MERGED:
+            # Of all that is equal or dead on this line, so much is gone; which, nobody can tell.
+            spare = max(spare, traced - merged)
+        else:
+            traced = merged
+        return min(max((traced - made) / spare, 0.0), 1.0)
+
+    def added(self, whole: Cost) -> list[Finding]:
+        """What is computed more often than it was traced: what XLA copies into several fusions."""
+        findings = []
+        for key, made in self.made.items():
+            traced = self.traced.get(key, 0.0)
+            if key[2] in PLAIN or not traced or made < 1.2 * traced:
+                continue
+            node = self.nodes[key]
+            more = (made - traced) / max(_size(node), 1) * cost(node)
+            where = Place(key[0], key[1], node.line[2] if node.line else "")
+            one = finding(
+                ADDED, (), whole, f"{key[2]} is computed {made / traced:.2g} times as often as it was traced.",
+                "XLA repeats it in each fusion that reads it rather than store it; optimization_barrier may stop it.",
+                saved=more, places=[where],
+            )  # fmt: skip
+            if one.share >= ADDED_FROM:
+                findings.append(replace(one, xla=KEPT))
+        return findings
+
+    def cost(self) -> Cost:
+        """The whole program after XLA: operations as they are counted before it, bytes between its kernels."""
+        flops = transcendentals = contractions = moved = turns = 0.0
+        sizes = {
+            one.name: one.shapes[0][1]
+            for listing in self.module.computations.values() for one in listing if one.shapes
+        }  # fmt: skip
+        widths = {one.name: one.bytes for listing in self.module.computations.values() for one in listing}
+        for one, runs, fused in self.module.instructions():
+            per: Cost | None = None
+            if one.opcode == "dot":
+                depth = self.module.depth(one, sizes)
+                contractions += runs * 2 * one.size * depth
+                flops += runs * 2 * one.size * depth
+            elif one.opcode in ARITHMETIC:
+                flops += runs * one.size
+            elif one.opcode == "reduce":
+                flops += runs * max(math.prod(sizes.get(one.operands[0], ())) - one.size, 0) if one.operands else 0
+            elif one.opcode in set(OPCODES.values()) and one.opcode not in ("sort", "fft", "convolution"):
+                name = next(name for name, opcode in OPCODES.items() if opcode == one.opcode)
+                arithmetic, transcendental = ELEMENTWISE.get(name, (1, 0))
+                flops += runs * one.size * arithmetic
+                transcendentals += runs * one.size * transcendental
+            elif one.opcode in ("custom-call", "sort", "fft", "convolution") and one.line:
+                node = self.nodes.get((*one.line, one.primitive))
+                if node is not None:
+                    per = (1 if one.primitive in WHOLE else one.size) / max(_size(node), 1) * cost(node)
+                    flops, contractions = flops + runs * per.flops, contractions + runs * per.contractions
+            if one.opcode == "while":
+                turns += runs
+            if not fused and one.opcode not in SILENT:
+                moved += runs * (one.bytes + sum(widths.get(v, 0.0) for v in one.operands))
+        return Cost(flops, moved, transcendentals, contractions, turns)
+
+
+def _flat(work: Iterable[Work]) -> Iterable[tuple[Node, float]]:
+    """The equations of some work, those in the bodies of its loops too, with how much of each is spare."""
+
+    def into(node: Node, spare: float) -> Iterable[tuple[Node, float]]:
+        yield node, spare
+        for body in node.bodies:
+            for inner in body.traced:
+                yield from into(inner, spare * turns(node))
+
+    for each in work:
+        if each.spare:
+            yield from into(each.node, each.spare)
+
+
+def _key(node: Node) -> Key | None:
+    known = node.name in OPCODES or node.name in WHOLE or node.name in PLAIN or node.name == "dot_general"
+    if not known or node.line is None:
+        return None
+    return node.line[0], node.line[1], node.name
+
+
+def _size(node: Node) -> int:
+    """The elements of a result; a factorization is one thing, however many results it has."""
+    if node.name in WHOLE:
+        return 1
+    return math.prod(node.outputs[0].shape)
+
+
+def _carries_out(opcode: str, primitive: str) -> bool:
+    if primitive == "dot_general":
+        return opcode in CONTRACTED
+    if primitive in WHOLE:
+        return opcode == "custom-call"
+    return opcode in (OPCODES.get(primitive), PLAIN.get(primitive)) and opcode is not None
+
+
+def judge(findings: Sequence[Finding], text: str, program: Program, whole: Cost) -> tuple[list[Finding], Cost]:
+    """The findings with XLA's verdict, what XLA adds, and what the program costs after it."""
+    compiled = Compiled(text, program)
+    return [*map(compiled.judged, findings), *compiled.added(whole)], compiled.cost()

@@ -1,0 +1,800 @@
+"""Small functions, each with one known waste, and twins of them that have none.
+
+`# waste` marks the lines that a report must name, `operations` counts by hand what would be saved: one for each element
+of an elementwise operation, 2 m n k for a matrix product, and the usual leading terms for factorizations.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxpartials.inspection.finding import (
+    EQUAL_CARRIES,
+    INVARIANT,
+    LOOPS,
+    SUPERSET,
+    THROWN_AWAY,
+    TWICE,
+    UNUSED,
+    WRONG_MODE,
+    ZEROS,
+)
+
+M, N, K, T = 6, 20, 28, 9
+TRIPS = 30  # assumed of while loops
+
+
+@dataclass(frozen=True)
+class Wasteful:
+    fn: Callable[..., Any]
+    kind: str
+    operations: float
+    shapes: tuple[Any, ...]
+
+    @property
+    def lines(self) -> set[int]:
+        text, start = inspect.getsourcelines(self.fn)
+        return {start + i for i, line in enumerate(text) if line.rstrip().endswith("# waste")}
+
+
+WASTEFUL: list[Wasteful] = []
+CLEAN: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+
+def arguments(shapes: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+
+def waste(kind: str, operations: float, *shapes: Any) -> Callable:
+    def note(fn):
+        WASTEFUL.append(Wasteful(fn, kind, operations, shapes))
+        return fn
+
+    return note
+
+
+def clean(*shapes: Any) -> Callable:
+    def note(fn):
+        CLEAN.append((fn, shapes))
+        return fn
+
+    return note
+
+
+X, W, SQUARE = (M, N), (N, K), (N, N)
+LAYER = 2 * M * N * K + M * K  # tanh(x @ w)
+SQUARE_LAYER = 2 * M * N * N + M * N
+
+
+# ---- computed twice
+
+
+@waste(TWICE, LAYER, X, W)
+def two_calls(x, w):
+    def layer(x):
+        return jnp.tanh(x @ w)  # waste
+
+    return jnp.sum(layer(x)) * layer(x)
+
+
+@clean(X, W)
+def one_call(x, w):
+    h = jnp.tanh(x @ w)
+    return jnp.sum(h) * h
+
+
+@waste(TWICE, 2 * LAYER, X, W)
+def three_calls(x, w):
+    def layer(x):
+        return jnp.tanh(x @ w)  # waste
+
+    return layer(x), 2 * layer(x), jnp.exp(layer(x))
+
+
+@clean(X, W)
+def three_different_calls(x, w):
+    def layer(x):
+        return jnp.tanh(x @ w)
+
+    return layer(x), layer(2 * x), layer(x + 1)
+
+
+@waste(TWICE, LAYER, X, W)
+def across_jit(x, w):
+    inner = jax.jit(lambda x: jnp.tanh(x @ w))  # waste
+    return inner(x), jnp.exp(jnp.tanh(x @ w))  # waste
+
+
+@clean(X, W)
+def one_jit(x, w):
+    h = jax.jit(lambda x: jnp.tanh(x @ w))(x)
+    return h, jnp.exp(h)
+
+
+@waste(TWICE, 2 * N * K + K, (N,), W)
+def helpers(p, w):
+    def helper_1(p):
+        return jnp.tanh(p @ w)  # waste
+
+    def helper_2(p):
+        return jnp.sin(helper_1(p))
+
+    return helper_1(p), helper_2(p)
+
+
+@clean((N,), W)
+def helpers_that_share(p, w):
+    def helper_1(p):
+        return jnp.tanh(p @ w)
+
+    def helper_2(z):
+        return jnp.sin(z)
+
+    z = helper_1(p)
+    return z, helper_2(z)
+
+
+@waste(TWICE, LAYER, X, W)
+def value_and_gradient_apart(x, w):
+    def loss(x):
+        return jnp.sum(jnp.tanh(x @ w))  # waste
+
+    return loss(x), jax.grad(loss)(x)
+
+
+@clean(X, W)
+def value_and_gradient_together(x, w):
+    return jax.value_and_grad(lambda x: jnp.sum(jnp.tanh(x @ w)))(x)
+
+
+@waste(TWICE, LAYER, X, W, X)
+def value_and_jvp_apart(x, w, v):
+    def layer(x):
+        return jnp.tanh(x @ w)  # waste
+
+    return layer(x), jax.jvp(layer, (x,), (v,))[1]
+
+
+@clean(X, W, X)
+def value_and_jvp_together(x, w, v):
+    return jax.jvp(lambda x: jnp.tanh(x @ w), (x,), (v,))
+
+
+# forward, two layers; backward, two products; and for each layer the slope, and a product with it
+@waste(TWICE, LAYER + (2 * M * N * K + M * N) + 2 * (2 * M * N * K) + 3 * (M * K + M * N), X, W)
+def gradient_twice(x, w):
+    def loss(x):
+        return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w.T))  # waste
+
+    return jax.grad(loss)(x) * 2, jnp.sin(jax.grad(loss)(x))
+
+
+@clean(X, W)
+def gradient_once(x, w):
+    slope = jax.grad(lambda x: jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w.T)))(x)
+    return slope * 2, jnp.sin(slope)
+
+
+@waste(TWICE, LAYER, X, W)
+def in_a_branch_and_before(x, w):
+    h = jnp.tanh(x @ w)  # waste
+
+    def positive(x):
+        return 2 * jnp.tanh(x @ w)  # waste
+
+    def negative(x):
+        return jnp.zeros((M, K))
+
+    return h, lax.cond(x[0, 0] > 0, positive, negative, x)
+
+
+@clean(X, W)
+def in_two_branches(x, w):
+    def positive(x):
+        return jnp.tanh(x @ w)
+
+    def negative(x):
+        return jnp.sin(x @ w)
+
+    return lax.cond(x[0, 0] > 0, positive, negative, x)
+
+
+@waste(TWICE, T * LAYER, X, W, (T, K))
+def in_a_loop_and_before(x, w, steps):
+    h = jnp.tanh(x @ w)  # waste
+
+    def body(c, step):
+        return c + jnp.sum(jnp.tanh(x @ w) * step), None  # waste
+
+    return h, lax.scan(body, 0.0, steps)[0]
+
+
+@clean(X, W, (T, K))
+def before_a_loop(x, w, steps):
+    h = jnp.tanh(x @ w)
+    return h, lax.scan(lambda c, step: (c + jnp.sum(h * step), None), 0.0, steps)[0]
+
+
+@waste(TWICE, T * SQUARE_LAYER, X, SQUARE)
+def twice_at_every_turn(x, w):
+    def body(c, _):
+        return 0.5 * jnp.tanh(c @ w) + jnp.sum(jnp.tanh(c @ w)), None  # waste
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@clean(X, SQUARE)
+def once_at_every_turn(x, w):
+    def body(c, _):
+        h = jnp.tanh(c @ w)
+        return 0.5 * h + jnp.sum(h), None
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@waste(TWICE, 2 * M * N, X, X)
+def factors_swapped(x, y):
+    return jnp.sin(x * y) + jnp.exp(jnp.sin(y * x))  # waste
+
+
+@clean(X, X)
+def factors_once(x, y):
+    s = jnp.sin(x * y)
+    return s + jnp.exp(s)
+
+
+@waste(TWICE, T * SQUARE_LAYER, X, SQUARE)
+def one_loop_twice(x, w):
+    def steps(x):
+        return lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]  # waste
+
+    return steps(x), jnp.sum(steps(x))
+
+
+@clean(X, SQUARE)
+def one_loop_once(x, w):
+    last = lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]
+    return last, jnp.sum(last)
+
+
+@waste(TWICE, 9 * N**3, SQUARE)
+def eigh_repeated(a):
+    s = a + a.T
+    return jnp.linalg.eigh(s)[1], jnp.linalg.eigvalsh(s)  # waste
+
+
+@clean(SQUARE)
+def eigh_once(a):
+    values, vectors = jnp.linalg.eigh(a + a.T)
+    return vectors, values
+
+
+@waste(TWICE, 2 * N**3 / 3, SQUARE, (N,))
+def factorised_twice(a, b):
+    return jnp.linalg.solve(a, b), jnp.linalg.slogdet(a)  # waste
+
+
+@clean(SQUARE, (N,))
+def factorised_once(a, b):
+    lu = jax.scipy.linalg.lu_factor(a)
+    return jax.scipy.linalg.lu_solve(lu, b), jnp.sum(jnp.log(jnp.abs(jnp.diag(lu[0]))))
+
+
+@waste(TWICE, LAYER, X, W)
+def mapped_twice(x, w):
+    def layer(row):
+        return jnp.tanh(row @ w)  # waste
+
+    return jax.vmap(layer)(x), jnp.exp(jax.vmap(layer)(x))
+
+
+@clean(X, W)
+def mapped_once(x, w):
+    h = jax.vmap(lambda row: jnp.tanh(row @ w))(x)
+    return h, jnp.exp(h)
+
+
+@waste(TWICE, TRIPS * SQUARE_LAYER, X, SQUARE)
+def twice_in_a_while(x, w):
+    def body(c):
+        return jnp.tanh(c @ w) + 0.1 * jnp.sin(jnp.tanh(c @ w))  # waste
+
+    return lax.while_loop(lambda c: c[0, 0] < 1, body, x)
+
+
+@clean(X, SQUARE)
+def once_in_a_while(x, w):
+    def body(c):
+        h = jnp.tanh(c @ w)
+        return h + 0.1 * jnp.sin(h)
+
+    return lax.while_loop(lambda c: c[0, 0] < 1, body, x)
+
+
+# ---- never used
+
+
+@waste(UNUSED, LAYER, X, W)
+def dead_call(x, w):
+    jnp.tanh(x @ w)  # waste
+    return jnp.exp(x)
+
+
+@clean(X)
+def no_dead_call(x):
+    return jnp.exp(x)
+
+
+@waste(UNUSED, 2 * M * N * K + M * K, X, W)
+def value_of_what_is_linear(x, w):
+    return jax.grad(lambda w: jnp.sum(x @ w))(w)  # waste
+
+
+@clean(X, W)
+def value_that_is_needed(x, w):
+    return jax.value_and_grad(lambda w: jnp.sum(x @ w))(w)
+
+
+@waste(UNUSED, T * SQUARE_LAYER, X, SQUARE)
+def dead_carry(x, w):
+    def body(c, _):
+        a, b = c
+        return (
+            jnp.sin(a @ w),
+            jnp.tanh(b @ w),  # waste
+        ), None
+
+    return lax.scan(body, (x, 2 * x), None, T)[0][0]
+
+
+@clean(X, SQUARE)
+def no_dead_carry(x, w):
+    def body(c, _):
+        a, b = c
+        return (jnp.sin(a @ w), jnp.tanh(b @ w)), None
+
+    return lax.scan(body, (x, 2 * x), None, T)[0]
+
+
+@waste(UNUSED, T * LAYER, X, SQUARE, W)
+def stacked_and_not_read(x, w, v):
+    def body(c, _):
+        c = jnp.sin(c @ w)
+        return c, jnp.tanh(c @ v)  # waste
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@clean(X, SQUARE, W)
+def stacked_and_read(x, w, v):
+    def body(c, _):
+        c = jnp.sin(c @ w)
+        return c, jnp.tanh(c @ v)
+
+    return lax.scan(body, x, None, T)
+
+
+@waste(UNUSED, TRIPS * SQUARE_LAYER, X, SQUARE)
+def dead_carry_in_a_while(x, w):
+    def body(c):
+        a, b = c
+        b = jnp.tanh(b @ w)  # waste
+        return a * 1.5, b
+
+    return lax.while_loop(lambda c: c[0][0, 0] < 1, body, (x, x))[0]
+
+
+@clean(X, SQUARE)
+def no_dead_carry_in_a_while(x, w):
+    return lax.while_loop(lambda c: c[0][0, 0] < 1, lambda c: (c[0] * 1.5, jnp.tanh(c[1] @ w)), (x, x))
+
+
+@waste(UNUSED, 2 * M * N * K, X, W)
+def gradient_not_read(x, w):
+    def loss(x, w):
+        return jnp.sum(jnp.tanh(x @ w))  # waste
+
+    return jax.grad(loss, (0, 1))(x, w)[0]
+
+
+@clean(X, W)
+def gradient_read(x, w):
+    return jax.grad(lambda x, w: jnp.sum(jnp.tanh(x @ w)), (0, 1))(x, w)
+
+
+# ---- carries that are equal, what no turn changes
+
+
+@waste(EQUAL_CARRIES, T * SQUARE_LAYER, X, SQUARE)
+def equal_carries(x, w):
+    def body(c, _):
+        a, b = c
+        return (jnp.tanh(a @ w), jnp.tanh(b @ w)), None  # waste
+
+    return lax.scan(body, (x, x), None, T)[0]
+
+
+@clean(X, SQUARE)
+def different_carries(x, w):
+    def body(c, _):
+        a, b = c
+        return (jnp.tanh(a @ w), jnp.tanh(b @ w)), None
+
+    return lax.scan(body, (x, 2 * x), None, T)[0]
+
+
+@waste(EQUAL_CARRIES, TRIPS * SQUARE_LAYER, X, SQUARE)
+def equal_carries_in_a_while(x, w):
+    def body(c):
+        return jnp.tanh(c[0] @ w), jnp.tanh(c[1] @ w)  # waste
+
+    return lax.while_loop(lambda c: c[0][0, 0] < 1, body, (x, x))
+
+
+@clean(X, SQUARE)
+def one_carry_in_a_while(x, w):
+    return lax.while_loop(lambda c: c[0, 0] < 1, lambda c: jnp.tanh(c @ w), x)
+
+
+@waste(INVARIANT, (T - 1) * LAYER, X, W, (T, K))
+def invariant_in_a_scan(x, w, steps):
+    def body(c, step):
+        return c + jnp.sum(jnp.tanh(x @ w) * step), None  # waste
+
+    return lax.scan(body, 0.0, steps)[0]
+
+
+@clean(X, SQUARE, (T, N))
+def varying_in_a_scan(x, w, steps):
+    return lax.scan(lambda c, step: (jnp.tanh(c @ w) + step, None), x, steps)[0]
+
+
+@waste(INVARIANT, (T - 1) * 2 * N**3, SQUARE)
+def invariant_in_a_for_loop(w):
+    def body(i, c):
+        return jnp.sin(c) + (w @ w)  # waste
+
+    return lax.fori_loop(0, T, body, w)
+
+
+@clean(SQUARE)
+def invariant_before_a_for_loop(w):
+    square = w @ w
+    return lax.fori_loop(0, T, lambda i, c: jnp.sin(c) + square, w)
+
+
+@waste(INVARIANT, (TRIPS - 1) * 2 * N**3, SQUARE)
+def invariant_in_a_while(w):
+    def body(c):
+        return jnp.sin(c) + (w @ w)  # waste
+
+    return lax.while_loop(lambda c: c[0, 0] < 1, body, w)
+
+
+@clean(SQUARE)
+def varying_in_a_while(w):
+    return lax.while_loop(lambda c: c[0, 0] < 1, lambda c: jnp.sin(c) + (c @ w), w)
+
+
+@waste(INVARIANT, (T * T - T) * 2 * N**3, SQUARE)
+def invariant_in_the_inner_loop(w):
+    def inner(c, _):
+        outer, here = c
+        return (outer, jnp.sin(here) + (outer @ w)), None  # waste
+
+    def outer(c, _):
+        return lax.scan(inner, (c, c), None, T)[0][1], None
+
+    return lax.scan(outer, w, None, T)[0]
+
+
+@clean(SQUARE)
+def varying_in_the_inner_loop(w):
+    def outer(c, _):
+        return lax.scan(lambda here, _: (jnp.sin(here @ w), None), c, None, T)[0], None
+
+    return lax.scan(outer, w, None, T)[0]
+
+
+# ---- loops that could be one
+
+
+@waste(LOOPS, T * SQUARE_LAYER, X, SQUARE, X)
+def a_scan_and_its_jvp(x, w, v):
+    def steps(x):
+        return lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]  # waste
+
+    return steps(x), jax.jvp(steps, (x,), (v,))[1]
+
+
+@clean(X, SQUARE, X)
+def a_scan_with_its_jvp(x, w, v):
+    return jax.jvp(lambda x: lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0], (x,), (v,))
+
+
+@waste(LOOPS, T * SQUARE_LAYER, X, SQUARE)
+def two_scans_of_one_state(x, w):
+    def total(c, _):
+        a, s = c
+        a = jnp.tanh(a @ w)
+        return (a, s + jnp.sum(a)), None
+
+    def most(c, _):
+        a, s = c
+        a = jnp.tanh(a @ w)
+        return (a, jnp.maximum(s, jnp.max(a))), None
+
+    return (
+        lax.scan(total, (x, 0.0), None, T)[0][1],  # waste
+        lax.scan(most, (x, 0.0), None, T)[0][1],  # waste
+    )
+
+
+@clean(X, SQUARE)
+def two_scans_of_two_states(x, w):
+    def steps(x):
+        return lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]
+
+    return steps(x), steps(2 * x)
+
+
+@waste(LOOPS, T * SQUARE_LAYER, X, SQUARE)
+def a_scan_and_its_gradient(x, w):
+    def loss(x):
+        return jnp.sum(lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0])  # waste
+
+    return loss(x), jax.grad(loss)(x)
+
+
+@clean(X, SQUARE)
+def a_scan_with_its_gradient(x, w):
+    return jax.value_and_grad(lambda x: jnp.sum(lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]))(x)
+
+
+@waste(LOOPS, TRIPS * SQUARE_LAYER, X, SQUARE, X)
+def a_while_and_its_jvp(x, w, v):
+    def steps(x):
+        return lax.while_loop(lambda c: c[0, 0] < 1, lambda c: jnp.tanh(c @ w), x)  # waste
+
+    return steps(x), jax.jvp(steps, (x,), (v,))[1]
+
+
+@clean(X, SQUARE, X)
+def a_while_with_its_jvp(x, w, v):
+    return jax.jvp(lambda x: lax.while_loop(lambda c: c[0, 0] < 1, lambda c: jnp.tanh(c @ w), x), (x,), (v,))
+
+
+# ---- asked for and thrown away
+
+TANGENTS = 2 * N * N * K + N * K  # of tanh(x @ w) in N directions
+
+
+@waste(THROWN_AWAY, TANGENTS * (1 - 1 / N), (N,), W)
+def one_column(x, w):
+    return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)[:, 3]  # waste
+
+
+@clean((N,), W)
+def one_direction(x, w):
+    return jax.jvp(lambda x: jnp.tanh(x @ w), (x,), (jnp.zeros(N).at[3].set(1.0),))[1]
+
+
+@waste(THROWN_AWAY, (2 * N * K * K + K * K) * (1 - 1 / K), (N,), W)
+def one_row(x, w):
+    return jax.jacrev(lambda x: jnp.tanh(x @ w))(x)[3]  # waste
+
+
+@clean((N,), W)
+def one_output(x, w):
+    return jax.grad(lambda x: jnp.tanh(x @ w[:, 3]))(x)
+
+
+@waste(THROWN_AWAY, (2 * N**3 + N * N) * (1 - 1 / N), (N,), SQUARE)
+def only_the_diagonal(x, w):
+    return jnp.diag(jax.jacfwd(lambda x: jnp.tanh(x @ w))(x))  # waste
+
+
+@clean((N,), SQUARE)
+def the_whole_jacobian(x, w):
+    return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)
+
+
+@waste(THROWN_AWAY, (2 * N**3 + N * N) * (1 - 1 / N), (N,), SQUARE)
+def only_the_trace(x, w):
+    return jnp.trace(jax.jacfwd(lambda x: jnp.tanh(x @ w))(x))  # waste
+
+
+@clean((N,), SQUARE)
+def the_whole_jacobian_in_reverse(x, w):
+    return jax.jacrev(lambda x: jnp.tanh(x @ w))(x)
+
+
+@waste(THROWN_AWAY, TANGENTS * (1 - 1 / N), (N,), W, (N,))
+def jacobian_times_vector(x, w, v):
+    return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x) @ v  # waste
+
+
+@clean((N,), W, (N,))
+def one_pushforward(x, w, v):
+    return jax.jvp(lambda x: jnp.tanh(x @ w), (x,), (v,))[1]
+
+
+@waste(THROWN_AWAY, (2 * N * K * K + K * K) * (1 - 1 / K), (N,), W, (K,))
+def vector_times_jacobian(x, w, v):
+    return v @ jax.jacrev(lambda x: jnp.tanh(x @ w))(x)  # waste
+
+
+@clean((N,), W, (K,))
+def one_pullback(x, w, v):
+    return jax.vjp(lambda x: jnp.tanh(x @ w), x)[1](v)[0]
+
+
+# of sum(sin(x @ w)): into the layer and back, and between them a product with the slope of the slope, and a sign
+SECOND = 2 * (2 * N * N * K) + 3 * N * K
+
+
+@waste(THROWN_AWAY, SECOND * (1 - 1 / N), (N,), W)
+def one_entry_of_the_hessian(x, w):
+    return jax.hessian(lambda x: jnp.sum(jnp.sin(x @ w)))(x)[0, 1]  # waste
+
+
+@clean((N,), W)
+def the_whole_hessian(x, w):
+    return jax.hessian(lambda x: jnp.sum(jnp.sin(x @ w)))(x)
+
+
+@waste(THROWN_AWAY, SECOND * (1 - 1 / N), (N,), W, (N,))
+def hessian_times_vector(x, w, v):
+    return jax.hessian(lambda x: jnp.sum(jnp.sin(x @ w)))(x) @ v  # waste
+
+
+@clean((N,), W, (N,))
+def hessian_vector_product(x, w, v):
+    return jax.jvp(jax.grad(lambda x: jnp.sum(jnp.sin(x @ w))), (x,), (v,))[1]
+
+
+@waste(THROWN_AWAY, LAYER * (1 - 1 / M), X, W)
+def only_the_last_row(x, w):
+    return jnp.tanh(x @ w)[-1]  # waste
+
+
+@clean(X, W)
+def the_last_row_first(x, w):
+    return jnp.tanh(x[-1] @ w)
+
+
+# ---- zeros
+
+
+@waste(ZEROS, N * N * (1 - 1 / N), (N,))
+def dense_basis_for_a_diagonal(x):
+    return jax.jacfwd(jnp.sin)(x)  # waste
+
+
+@clean((N,))
+def one_direction_for_a_diagonal(x):
+    return jax.jvp(jnp.sin, (x,), (jnp.ones(N),))[1]
+
+
+@waste(ZEROS, 3 * K * K * (1 - 1 / K), (K,))
+def dense_basis_for_a_diagonal_in_reverse(x):
+    return jax.jacrev(lambda x: jnp.sin(jnp.sin(jnp.exp(x))))(x)  # waste
+
+
+@clean((K,))
+def one_pullback_for_a_diagonal(x):
+    return jax.vjp(lambda x: jnp.sin(jnp.sin(jnp.exp(x))), x)[1](jnp.ones(K))[0]
+
+
+# of N + K directions, K are zero in h; only one of them is not in each row of q
+@waste(ZEROS, K * N * (2 * N + 1) + 2 * (N + K - 1) * K, (N,), (K,), SQUARE)
+def a_block_that_is_zero(p, q, w):
+    def main(p, q):
+        h = jnp.sin(p @ w)  # waste
+        return jnp.concatenate([h, jnp.sin(q), jnp.exp(q)])  # waste
+
+    return jax.jacfwd(lambda both: main(*both))((p, q))
+
+
+@clean((N,), W, W)
+def blocks_that_are_not_zero(p, w, v):
+    return jax.jacfwd(lambda p: jnp.tanh(jnp.concatenate([p @ w, p @ v])))(p)
+
+
+@waste(ZEROS, 2 * M * N * K + M * K, X, W, X)
+def tangents_that_are_zero(x, w, v):
+    def main(a, b):
+        return jnp.exp(a), jnp.tanh(b @ w)  # waste
+
+    return jax.jvp(main, (x, 2 * x), (v, jnp.zeros_like(x)))
+
+
+@clean(X, W, X)
+def tangents_that_are_not_zero(x, w, v):
+    return jax.jvp(lambda a, b: (jnp.exp(a), jnp.tanh(b @ w)), (x, 2 * x), (v, 3 * v))
+
+
+# ---- wrong mode
+
+
+@waste(WRONG_MODE, (TANGENTS + N * (K - 1)) * (1 - 1 / N), (N,), W)
+def gradient_forward(x, w):
+    return jax.jacfwd(lambda x: jnp.sum(jnp.tanh(x @ w)))(x)  # waste
+
+
+@clean((N,), W)
+def gradient_in_reverse(x, w):
+    return jax.grad(lambda x: jnp.sum(jnp.tanh(x @ w)))(x)
+
+
+@waste(WRONG_MODE, (2 * K * N * K + K * K + 2 * K * N) * (1 - 1 / K), (), (N,), W)
+def curve_in_reverse(t, x, w):
+    return jax.jacrev(lambda t: jnp.tanh((t * x) @ w))(t)  # waste
+
+
+@clean((), (N,), W)
+def curve_forward(t, x, w):
+    return jax.jacfwd(lambda t: jnp.tanh((t * x) @ w))(t)
+
+
+@waste(WRONG_MODE, (2 * (4 * N) ** 2 * 4 + (4 * N) ** 2) * (1 - 1 / N), (4,), (4, 4 * N))
+def many_outputs_in_reverse(x, w):
+    return jax.jacrev(lambda x: jnp.sin(x @ w))(x)  # waste
+
+
+@clean((4,), (4, 4 * N))
+def many_outputs_forward(x, w):
+    return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)
+
+
+# ---- contained in another
+
+
+@waste(SUPERSET, 14 * K * N * N + 6 * N**3, (K, N))
+def svd_with_and_without_vectors(a):
+    return jnp.linalg.svd(a, full_matrices=False), jnp.linalg.svdvals(a)  # waste
+
+
+@clean((K, N))
+def svd_once(a):
+    u, s, v = jnp.linalg.svd(a, full_matrices=False)
+    return u, s, v, jnp.max(s)
+
+
+@waste(SUPERSET, 64 * 6, (64,))
+def sort_inside_argsort(x):
+    return jnp.sort(x), jnp.argsort(x)  # waste
+
+
+@clean((64,))
+def sorted_by_argsort(x):
+    order = jnp.argsort(x)
+    return x[order], order
+
+
+@waste(SUPERSET, 5 * 64, (64,), (64,))
+def cumulative_and_its_jvp(x, v):
+    def run(x):
+        return lax.cumlogsumexp(x)  # waste
+
+    return run(x), jax.jvp(run, (x,), (v,))[1]
+
+
+@clean((64,), (64,))
+def cumulative_with_its_jvp(x, v):
+    return jax.jvp(lax.cumlogsumexp, (x,), (v,))
+
+
+@waste(SUPERSET, 25 * N**3, SQUARE)
+def eigenvalues_apart(a):
+    return jnp.linalg.eig(a)[1], jnp.linalg.eigvals(a)  # waste
+
+
+@clean(SQUARE)
+def eigenvalues_with_vectors(a):
+    return jnp.linalg.eig(a)
