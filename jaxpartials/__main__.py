@@ -1,31 +1,20 @@
-"""The command line: `python -m jaxpartials demo` and `python -m jaxpartials plan`."""
+"""The command line: `python -m jaxpartials demo`, and the commands on a function in a file: `report` and `plan`."""
 
 import argparse
 import functools
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 import jaxpartials as jp
 from jaxpartials import demo
+from jaxpartials.commands import CommandError, add_plan, add_report
 
 EPILOG = (
-    "exit status: 0 done; 1 an answer is wrong, the accuracy is missed or a derivative cannot be computed; "
-    "2 the command line asks for something impossible; 130 interrupted"
+    "exit status: 0 done; 1 an answer is wrong, the accuracy is missed, a derivative cannot be computed\n"
+    "or there are findings over --fail-over; 2 the command line asks for something impossible; 130 interrupted"
 )
-PLAN_EXAMPLE = """example:
-  python -m jaxpartials plan heat.py:u "u/t" "u/x^2" --args "2.0, x=jnp.float32(3.0)"
-"""
-
-
-class CommandError(Exception):
-    """What the command line asks for cannot be done; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxpartials {jp.__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_demo(commands)
-    _add_plan(commands)
+    add_report(commands, EPILOG)
+    add_plan(commands, EPILOG)
     return parser
 
 
@@ -123,93 +113,6 @@ def _positive(text: str) -> float:
     if not number > 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return number
-
-
-# ---- plan
-
-
-def _add_plan(commands: Any) -> None:
-    sub = commands.add_parser(
-        "plan",
-        help="print how the partials of a function would be computed, and why",
-        description="Print the plan for the partials SPEC of a function in a file.",
-        epilog=f"{PLAN_EXAMPLE}\n{EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sub.add_argument("function", metavar="FILE.py:FUNCTION", help="the file is run, as by an import")
-    sub.add_argument("specs", metavar="SPEC", nargs="+", help='such as "u/t" or "u[b]/X[b,1]^2 -> b"')
-    sub.add_argument(
-        "--args", metavar="EXPR", default="",
-        help="the arguments as written in a call, in terms of jax, jnp, np and what the file defines; arrays"
-        " or jax.ShapeDtypeStructs",
-    )  # fmt: skip
-    sub.add_argument("--outputs", metavar="NAMES", help="names for the outputs of a function that returns a tuple: z,y")
-    sub.set_defaults(command=_plan)
-
-
-def _plan(parsed: argparse.Namespace) -> int:
-    file, separator, path = parsed.function.rpartition(":")
-    if not separator or not path:
-        raise CommandError(f"{parsed.function!r} names no function; write FILE.py:FUNCTION")
-    module = _load(Path(file))
-    function = _attribute(module, path, file)
-    outputs = None if parsed.outputs is None else [name.strip() for name in parsed.outputs.split(",")]
-    g = jp.partials(function, list(parsed.specs), outputs=outputs)
-    args, kwargs = _arguments(parsed.args, vars(module))
-    try:
-        plan = g.plan(*args, **kwargs)
-    except jp.errors.JaxPartialsError:
-        raise
-    except Exception as error:  # raised by the user's function, or because the arguments do not fit it
-        raise CommandError(f"{path} cannot be traced with --args {parsed.args!r}: {_describe(error)}") from error
-    print(plan)
-    return 0
-
-
-def _load(file: Path) -> Any:
-    if not file.is_file():
-        raise CommandError(f"there is no file {str(file)!r}")
-    spec = importlib.util.spec_from_file_location("plan_target", file)
-    if spec is None or spec.loader is None:
-        raise CommandError(f"{str(file)!r} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise CommandError(f"{str(file)!r} cannot be run: {_describe(error)}") from error
-    return module
-
-
-def _attribute(module: Any, path: str, file: str) -> Callable[..., Any]:
-    found = module
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise CommandError(f"{file!r} defines no {path!r}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise CommandError(f"{path!r} in {file!r} is no function, but {type(found).__name__}")
-    return found
-
-
-def _arguments(expression: str, names: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Evaluate the text between the parentheses of a call.
-
-    >>> _arguments("1.0, n=a + 1", {"a": 1})
-    ((1.0,), {'n': 2})
-    """
-    collect = lambda *args, **kwargs: (args, kwargs)
-    known = {"jax": jax, "jnp": jnp, "np": np, **names, "__collect__": collect}
-    try:
-        return eval(f"__collect__({expression}\n)", known)
-    except Exception as error:
-        raise CommandError(f"--args {expression!r} cannot be evaluated: {_describe(error)}") from error
-
-
-def _describe(error: BaseException) -> str:
-    first = str(error).strip().split("\n\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -617,3 +617,13 @@ def test_equations_are_numbered_as_they_are_printed():
     assert unused.splitlines()[-1] == "outputs %2"
     assert kept.splitlines()[1:] == ["  %3:float32[4,3] = cos %1", "  %4:float32[4,3] = mul %3 %2", "outputs %4"]
     assert repr(second) != "%4:float32[4,3]"  # by itself it has the number of its node
+
+
+def test_a_replacement_that_needs_what_it_replaces():
+    """What would go round in a circle stays: a -> a + b, and b -> a c."""
+    graph, _ = trace(lambda x: (jnp.sin(x), jnp.cos(x)), jax.ShapeDtypeStruct((), "float32"))
+    a, b = graph.outputs
+    more = extend(graph, lambda a, b: (a + b, a * 3.0), [a, b])
+    found = graph.replace([*graph.outputs, *more], {a: more[0], b: more[1]})
+    values = evaluate([found[v] for v in graph.outputs], [(graph.inputs[0], jnp.float32(0.5))])
+    assert all(np.isfinite(values))

@@ -262,7 +262,7 @@ class Graph:
     def replace(self, values: Sequence[Value], by: Mapping[Value, Value]) -> dict[Value, Value]:
         """`values`, and all they need, with some values replaced by equal ones: old to new, nothing traced again.
 
-        No replacement may need what it replaces.
+        Where a replacement needs what it replaces, that stays.
         """
         return self._rebuild(values, by, {}, foreign=False)
 
@@ -274,6 +274,7 @@ class Graph:
         return self._rebuild(values, {}, dict(known), foreign=True)
 
     def _rebuild(self, values, by, done, foreign):
+        begun: set[Value] = set()
         for root in values:
             stack = [root]
             while stack:
@@ -281,11 +282,13 @@ class Graph:
                 if value in done:
                     stack.pop()
                     continue
-                if value in by and by[value] is not value:
-                    if by[value] in done:
-                        done[value] = done[by[value]]
-                    else:
-                        stack.append(by[value])
+                new = by.get(value, value)
+                if new is not value and new in done:
+                    done[value] = done[new]
+                    continue
+                if new is not value and value not in begun:
+                    begun.add(value)
+                    stack.append(new)
                     continue
                 node = value.node
                 waiting = [v for v in node.operands if v not in done]
@@ -305,7 +308,7 @@ class Graph:
                     context=node.context,
                 )  # fmt: skip
                 for old, new in zip(node.outputs, outputs, strict=True):
-                    if by.get(old, old) is old:
+                    if old is value or by.get(old, old) is old:
                         done.setdefault(old, new)
         return done
 

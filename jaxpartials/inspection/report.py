@@ -258,17 +258,18 @@ def assert_no_redundant_work(
         if word not in KINDS and "." not in word:
             raise ValueError(f"ignore={word!r} is no kind of finding and no file. The kinds: {', '.join(KINDS)}.")
     found = report(fn)(*args)
-    left = [
-        one
-        for one in found.findings
-        if one.share > tolerance and one.xla != REMOVED and one.kind != ADDED and not _ignored(one, ignore)
-    ]
+    left = [one for one in redundant(found.findings, tolerance) if not _ignored(one, ignore)]
     if left:
         share = sum(one.share for one in left)
         raise AssertionError(
             f"{found.name} does redundant work, about {share:.0%} of the program:\n"
             + "\n".join(f"  {one}" for one in left)
         )
+
+
+def redundant(findings: Iterable[Finding], tolerance: float) -> list[Finding]:
+    """Those that are more than this part of the program, and that XLA neither removes nor adds."""
+    return [one for one in findings if one.share > tolerance and one.xla != REMOVED and one.kind != ADDED]
 
 
 def _ignored(one: Finding, ignore: tuple[str, ...]) -> bool:

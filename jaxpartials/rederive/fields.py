@@ -17,7 +17,6 @@ MOST_FIELDS = 6  # so many functions are tried
 MOST_ENDS = 64  # of so many values where a transformation ends
 MOST_INPUTS = 4  # of one of them
 MOST_COMPONENTS = 4  # inputs with longer rows are not taken apart
-MOST_TRACES = 24  # of one of them
 LANES = "abcdefgh"
 
 
@@ -91,9 +90,7 @@ def _inputs(value: Value, leaves: Sequence[Value]) -> tuple[Value, ...]:
 def _derivatives(program: Program, field: Field, deepest: int) -> Iterator[tuple[Value, Path]]:
     """The derivatives of a function that the program uses, and what they are."""
     waiting: list[Path] = [()]
-    for _ in range(MOST_TRACES):
-        if not waiting or not program.unexplained:
-            return
+    while waiting and program.unexplained:
         path = waiting.pop()
         further: list[Path] = []
         for i, slope in enumerate(program.extend(_along(field, program.traced.inputs, path), field.inputs)):

@@ -17,6 +17,7 @@ def gradients(program: Program, by: dict[Value, Value]) -> dict[Value, Value]:
     found: dict[Value, Value] = {}
     wrt = [v for v in traced.inputs if is_float(v)]
     done: set[int] = set()
+    program.renew()
     for loss in _losses(traced, wrt):
         if loss.node.number in done:
             continue

@@ -12,6 +12,8 @@ from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, reach
 from jaxpartials.graph.trace import extend
 from jaxpartials.structure.normal_form import NormalForms
 
+# How often a program is differentiated in search of derivatives: that many equations in all, within bounds.
+PATIENCE, SELDOM, OFTEN = 40_000, 4, 32
 REVERSED, LINEARISED, MAPPED = "transpose", "jvp", "vmap"  # how JAX names what has been done to an equation
 
 
@@ -20,6 +22,7 @@ class Program:
 
     def __init__(self, traced: Graph, graph: Graph):
         self.traced, self.graph = traced, graph
+        self.renew()
         self._forms = NormalForms()
         self._made: dict[Value, Value] = dict(zip(traced.inputs, graph.inputs, strict=True))
         roots = [*graph.outputs, *(v for node in graph.effects for v in node.operands)]
@@ -27,6 +30,10 @@ class Program:
         self._used = {self._key(value): value for value in used if value.node.name not in LEAVES}
         self._traced: set[Any] = set()
         self.unexplained = {self._key(self.made(v)) for v in _results(traced)}  # not yet recognised
+
+    def renew(self) -> None:
+        """Differentiate as often again."""
+        self._patience = min(max(PATIENCE // max(1, len(self.traced.traced)), SELDOM), OFTEN)
 
     def made(self, value: Value) -> Value:
         """A traced value in the graph."""
@@ -48,7 +55,13 @@ class Program:
         return self._key(value) in self._traced
 
     def extend(self, fn: Callable[[list[Any], list[Any]], list[Any]], cut: Sequence[Value]) -> list[Value]:
-        """What `fn` makes of the values in `cut`, and of the inputs, appended to the graph; nothing if JAX refuses."""
+        """What `fn` makes of the values in `cut`, and of the inputs, appended to the graph; nothing if JAX refuses.
+
+        Nor if this has been done often enough: differentiating a large program takes time.
+        """
+        self._patience -= 1
+        if self._patience < 0:
+            return []
         operands = [*map(self.made, cut), *self.graph.inputs]
         try:
             return extend(self.graph, lambda *arrays: fn(list(arrays[: len(cut)]), list(arrays[len(cut) :])), operands)
