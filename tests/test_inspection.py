@@ -15,6 +15,7 @@ from jaxpartials.inspection import assert_no_redundant_work, report
 from jaxpartials.inspection.finding import ADDED, EQUAL_CARRIES, INVARIANT, LOOPS, THROWN_AWAY, TWICE, WRONG_MODE
 from jaxpartials.inspection.findings import findings_in
 from jaxpartials.inspection.scopes import Program
+from jaxpartials.inspection.xla import Compiled
 
 
 def found_in(fn, shapes):
@@ -230,3 +231,16 @@ def test_assertion_refuses_unknown_kinds():
 def test_report_takes_functions_alone():
     with pytest.raises(TypeError, match="report\\(\\) takes a function"):
         report(3)
+
+
+def test_a_product_named_after_what_was_folded_into_it():
+    """XLA calls a dot by the transpose that it has folded into it: it is a dot all the same."""
+    text = """
+ENTRY %main (a: f32[3,4]) -> f32[3,5] {
+  %a = f32[3,4]{1,0} parameter(0)
+  ROOT %dot = f32[3,5]{1,0} dot(%a, %a), metadata={op_name="jit(f)/transpose" source_file="f.py" source_line=7}
+}
+"""
+    closed, _ = _jax.trace(lambda a: a @ jnp.ones((4, 5)), jax.ShapeDtypeStruct((3, 4), "float32"))
+    compiled = Compiled(text, Program(read(closed, shared=False)))
+    assert compiled.made == {("f.py", 7, "dot_general"): 15.0}

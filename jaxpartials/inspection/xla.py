@@ -40,7 +40,8 @@ OPCODES = {
     "conv_general_dilated": "convolution", "exp2": "exponential",
 }  # fmt: skip
 WHOLE = frozenset({"svd", "eigh", "eig", "schur", "cholesky", "lu", "qr", "geqrf", "householder_product", "hessenberg"})
-CONTRACTED = frozenset({"dot", "custom-call", "reduce", "convolution"})
+PRODUCTS = frozenset({"dot"})
+CONTRACTED = PRODUCTS | {"custom-call", "reduce", "convolution"}
 PLAIN = {
     "add": "add", "add_any": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum",
     "min": "minimum", "reduce_sum": "reduce", "reduce_max": "reduce", "neg": "negate",
@@ -81,7 +82,14 @@ class Compiled:
         self.made: dict[Key, float] = {}
         self.loops = 0.0
         self.places: dict[tuple[str, int], int] = {}
+        self.products = 0.0  # the elements of all products
+        self.nameless = False  # whether nothing tells where some of them come from
         for one, runs, _ in self.module.instructions():
+            if one.opcode in PRODUCTS:
+                # What is folded into a product, a transpose say, may have given it its name.
+                self.nameless = self.nameless or not one.line
+                self.products += runs * one.size
+                one = replace(one, primitive="dot_general")
             if one.opcode == "while" and one.line:
                 self.places[one.line] = self.places.get(one.line, 0) + 1
             if one.line and _carries_out(one.opcode, one.primitive):
@@ -126,6 +134,10 @@ class Compiled:
         if firm and sum(times[key] for key in firm) > 0:
             weight = sum(times[key] for key in firm)
             gone = sum(times[key] * self._gone(found.kind, key, extra[key]) for key in firm) / weight
+            spare = sum(extra[key] for key in firm if key[2] == "dot_general")
+            traced = sum(n for key, n in self.traced.items() if key[2] == "dot_general")
+            if gone >= GONE and spare and self.nameless and self.products > traced - GONE * spare:
+                return UNKNOWN  # the products without a line may be these
             return REMOVED if gone >= GONE else KEPT
         if found.kind in MERGED and extra and all(self._gone(found.kind, key, extra[key]) >= GONE for key in extra):
             return REMOVED
