@@ -55,6 +55,10 @@ def report(fn: Callable[..., Any]) -> Callable[..., "Report"]:
 
     Raises:
         TypeError: `fn` is not callable.
+
+    Source:
+        Aho, Lam, Sethi & Ullman, Compilers, 2nd ed., Pearson 2006, chapter 9 (equal and dead work); Griewank & Walther,
+        Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 3 (modes).
     """
     return _Reporting(fn)
 
@@ -248,6 +252,9 @@ def assert_no_redundant_work(
         *args: what it takes, or `jax.ShapeDtypeStruct`s for arrays.
         tolerance: findings that are at most this part of the program, by estimated time, pass.
         ignore: kinds of findings that pass, such as "wrong mode", or lines: "model.py:12", "model.py".
+
+    Returns:
+        Nothing, where it passes.
 
     Raises:
         AssertionError: with the findings.
