@@ -21,6 +21,7 @@ from benchmarks.navier_stokes import navier_stokes_forward, navier_stokes_traini
 from benchmarks.pass_cost import pass_cost
 from benchmarks.per_sample import per_sample_gradients
 from benchmarks.pinn import order4_training, pinn_forward, pinn_training
+from benchmarks.report_cost import report_cost
 from benchmarks.wavefunction import wavefunction
 from benchmarks.whole_steps import whole_steps
 
@@ -30,7 +31,7 @@ CASES = {
         pinn_forward, pinn_training, order4_training, navier_stokes_forward, navier_stokes_training,
         diagonal_blocks, first_document, compile_cost, per_sample_gradients, ten_partials, shared_loops,
         laplacian_forward, laplacian_training, laplacian_chunked, biharmonic_training, wavefunction, whole_steps,
-        pass_cost,
+        pass_cost, report_cost,
     )
 }  # fmt: skip
 

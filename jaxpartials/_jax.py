@@ -13,6 +13,7 @@ import jax
 from jax._src import config as _config
 from jax._src import source_info_util as _source
 from jax._src import xla_metadata_lib as _metadata
+from jax._src.interpreters import batching as _batching
 from jax.experimental.xla_metadata import set_xla_metadata as _set_metadata
 from jax.extend import core as _core
 
@@ -136,11 +137,31 @@ def user_context(source: Any, context: Any):
         yield
 
 
+class _Called(_source.SourceInfo):
+    """The source of an equation of a function that is called elsewhere: JAX cuts the traceback where a jit begins."""
+
+    __slots__ = ["caller"]
+
+    def __init__(self, traceback: Any, name_stack: Any, caller: Any):
+        super().__init__(traceback, name_stack)
+        self.caller = caller
+
+    def replace(self, *, traceback: Any = None, name_stack: Any = None) -> "_Called":
+        return _Called(traceback or self.traceback, name_stack or self.name_stack, self.caller)
+
+
 def inside(source: Any, caller: Any) -> Any:
     """The source of an equation of a function that is called at `caller`: what transforms the call transforms it."""
-    if source is None or caller is None or not caller.name_stack.stack:
+    if source is None or caller is None:
         return source
-    return source.replace(name_stack=caller.name_stack + source.name_stack)
+    return _Called(source.traceback, caller.name_stack + source.name_stack, caller)
+
+
+def placed(source: Any, caller: Any) -> Any:
+    """The same of an equation that no line of the user's made: its line is that of the call."""
+    if source is None or not source.name_stack.stack:
+        return caller
+    return caller.replace(name_stack=caller.name_stack + source.name_stack)
 
 
 def transformations(source: Any) -> tuple[str, ...]:
@@ -167,8 +188,14 @@ def user_line(source: Any) -> tuple[str, int, str] | None:
 
 def user_lines(source: Any) -> list[tuple[str, int, str]]:
     """File, line and function of all of the user's frames around an equation, innermost first."""
-    frames = () if source is None else _source.user_frames(_traceback(source))
-    return [(frame.file_name, frame.start_line, frame.function_name) for frame in frames]
+    lines: list[tuple[str, int, str]] = []
+    while source is not None:
+        frames = _source.user_frames(_traceback(source))
+        further = [(frame.file_name, frame.start_line, frame.function_name) for frame in frames]
+        # Of the body of a loop that was traced where it is called, the caller's lines are there already.
+        lines += further if lines[-len(further) :] != further else []
+        source = getattr(source, "caller", None)
+    return lines
 
 
 def function_info(params: dict[str, Any]) -> str | None:
@@ -236,22 +263,34 @@ def rule_identity(params: dict[str, Any]) -> Any:
         name = getattr(function, "__qualname__", "")
         return module.startswith("jax._src.interpreters") or name.startswith(("lift_jvp", "_memoize"))
 
+    def plain(argument: Any) -> Any:
+        # Static arguments of the user's come wrapped.
+        if isinstance(argument, tuple):
+            return tuple(map(plain, argument))
+        value = getattr(argument, "val", argument)
+        return type(value), repr(value) if isinstance(value, float) else value
+
+    def maps_nothing(arguments: tuple) -> bool:
+        # A `vmap` of which no lanes reach the call, as that of `jax.jacfwd` over what does not move.
+        if not any(isinstance(argument, _batching.AxisData) for argument in arguments):
+            return False
+        return all(axis is None for argument in arguments if isinstance(argument, tuple) for axis in argument)
+
     def walk(thing: Any, depth: int) -> None:
         # Every transformation that the call went through has put a few closures around the rule.
         if depth > 200 or id(thing) in seen:
             return
         seen.add(id(thing))
         if hasattr(thing, "f_transformed") and hasattr(thing, "transforms"):
+            arguments = [each for _, given in thing.transforms if not maps_nothing(given) for each in given]
             if wraps_a_rule(thing.f):
                 # Under `vmap` the rule is that of a lane: which axes the lanes have is part of it.
-                arguments = [argument for _, arguments in thing.transforms for argument in arguments]
                 lanes.extend(argument for argument in arguments if isinstance(argument, tuple))
                 walk(thing.f, depth + 1)
             else:
                 # The transformations carry their static arguments and a fresh store for the output tree.
                 static = tuple(
-                    getattr(argument, "val", argument)  # static arguments of the user's come wrapped
-                    for _, arguments in thing.transforms
+                    plain(argument)
                     for argument in arguments
                     if getattr(argument, "__module__", None) != "jax._src.linear_util"
                 )

@@ -122,7 +122,7 @@ class Simplified(ByShape):
     def __init__(self, fn: Callable[..., Any]):
         if not callable(fn):
             raise TypeError(f"simplify() takes a function, and got {type(fn).__name__} {fn!r}.")
-        super().__init__(fn, _signature(fn), with_defaults=False)
+        super().__init__(fn, signature(fn), with_defaults=False)
 
     def stats(self, *args: Any, **kwargs: Any) -> Stats:
         """What was done to the function for arguments like these.
@@ -229,7 +229,7 @@ def _count(graph: Graph) -> tuple[int, int]:
     return equations, loops
 
 
-def _signature(fn: Callable) -> inspect.Signature:
+def signature(fn: Callable) -> inspect.Signature:
     try:
         return inspect.signature(fn)
     except (TypeError, ValueError):

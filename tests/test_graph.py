@@ -110,6 +110,19 @@ def test_one_array_closed_over_is_one_constant():
     assert graph.outputs[0] is graph.outputs[1]
 
 
+def test_equal_arrays_written_out_are_one_constant():
+    # `jnp.array` of a list is another array at each call.
+    function = lambda x: (
+        x + jnp.array([1.0, 0.0, 2.0]),
+        x + jnp.array([1.0, 0.0, 2.0]),
+        x + jnp.array([1.0, -0.0, 2.0]),
+    )
+    graph, _ = trace(function, X)
+    assert graph.outputs[0] is graph.outputs[1]
+    assert graph.outputs[0] is not graph.outputs[2]
+    assert_same(emitted(function, X)(X), function(X))
+
+
 def test_equal_loops_are_one_node():
     def loop(x):
         return iterated(lambda c: jnp.sin(c) * 2, 5)(x)
@@ -143,6 +156,30 @@ def test_custom_jvp_calls_with_other_rules_are_two():
     assert graph.outputs[0] is not graph.outputs[1]
     tangent = jax.jvp(emitted(function, X), (X,), (X,))[1]
     assert_same(tangent, (3 * X, 5 * X))
+
+
+def test_the_static_arguments_of_a_custom_jvp_call_tell_it_apart():
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+    def doubled(slope, x):
+        return x * 2
+
+    doubled.defjvp(lambda slope, primals, tangents: (doubled(slope, *primals), slope * tangents[0]))
+    function = lambda x: (doubled(3.0, x), doubled(3.0, x), doubled(5.0, x))
+    graph, _ = trace(function, X)
+    assert names(graph) == ["custom_jvp_call"] * 2
+    assert_same(jax.jvp(emitted(function, X), (X,), (X,))[1], (3 * X, 3 * X, 5 * X))
+
+
+def test_a_vmap_that_no_lane_of_reaches_a_custom_jvp_call():
+    def scaled_by(x):
+        return clipped(x), jax.vmap(lambda t: t * clipped(x))(V), jax.jacfwd(lambda y: y * clipped(x))(x[0])
+
+    graph, _ = trace(scaled_by, X)
+    assert names(graph).count("custom_jvp_call") == 1
+    assert_same(jax.jvp(emitted(scaled_by, X), (X,), (X,)), jax.jvp(scaled_by, (X,), (X,)))
+    # Lanes that do reach it have a rule of their own.
+    graph, _ = trace(lambda x: (clipped(x), jax.vmap(clipped)(x)), X)
+    assert names(graph) == ["custom_jvp_call"] * 2
 
 
 def test_metadata_tells_equations_apart():

@@ -1,19 +1,35 @@
 """Every waste of the zoo is found, with its lines and its cost; the twins have none."""
 
+import functools
 import json
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
-from zoo import CLEAN, WASTEFUL, arguments
+from zoo import CLEAN, WASTEFUL, W, X, arguments
 
 from jaxpartials import _jax
+from jaxpartials.graph.cost import STACKING, Cost
+from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.trace import read
 from jaxpartials.inspection import assert_no_redundant_work, report
-from jaxpartials.inspection.finding import ADDED, EQUAL_CARRIES, INVARIANT, LOOPS, THROWN_AWAY, TWICE, WRONG_MODE
-from jaxpartials.inspection.findings import findings_in
+from jaxpartials.inspection.elements import everywhere
+from jaxpartials.inspection.finding import (
+    ADDED,
+    EQUAL_CARRIES,
+    INVARIANT,
+    LOOPS,
+    THROWN_AWAY,
+    TWICE,
+    UNUSED,
+    WRONG_MODE,
+    ZEROS,
+)
+from jaxpartials.inspection.findings import findings_in, traced_cost
+from jaxpartials.inspection.regions import Elements
 from jaxpartials.inspection.scopes import Program
 from jaxpartials.inspection.xla import Compiled
 
@@ -38,6 +54,105 @@ def test_twins_have_none(fn, shapes):
     assert [str(one) for one in found_in(fn, shapes)] == []
 
 
+@pytest.mark.parametrize("case", [case for case in WASTEFUL if case.xla], ids=lambda case: case.fn.__name__)
+def test_what_xla_does_about_it(case, optimised):
+    assert [(one.kind, one.xla) for one in report(case.fn)(*arguments(case.shapes)).findings] == [(case.kind, case.xla)]
+
+
+def test_a_stack_that_is_only_stored_costs_bytes():
+    (case,) = [case for case in WASTEFUL if case.fn.__name__ == "carries_stacked_for_the_last"]
+    (one,) = found_in(case.fn, case.shapes)
+    length = 9
+    assert one.cost == Cost(bytes=STACKING * (length - 1))
+    assert one.message == "A scan stacks what 9 turns give, of which 1 is read."
+
+
+def energy(x, w, v):
+    return jnp.sum(jnp.sin(jnp.tanh(x @ w) @ v))
+
+
+HESSIAN = ((20,), (20, 28), (28, 24))
+
+
+def traced_operations(fn, shapes):
+    closed, _ = _jax.trace(fn, *arguments(shapes))
+    found = traced_cost(read(closed, shared=False))
+    return found.flops + found.transcendentals
+
+
+@pytest.mark.parametrize(
+    ("taken", "kind"),
+    [(jax.jacfwd(jax.jacfwd(energy)), WRONG_MODE), (jax.jacrev(jax.jacfwd(energy)), ZEROS)],
+    ids=["forward over forward", "reverse over forward"],
+)
+def test_a_hessian_with_a_gradient_taken_forward(taken, kind):
+    (one,) = [one for one in found_in(taken, HESSIAN) if one.kind == kind]
+    dearer = traced_operations(taken, HESSIAN) - traced_operations(jax.hessian(energy), HESSIAN)
+    assert one.operations == pytest.approx(dearer, rel=0.1)
+    assert {where.function for where in one.places} == {"energy"}
+
+
+def test_a_hessian_forward_over_forward_for_each_lane():
+    shapes = ((6, 20), *HESSIAN[1:])
+    lanes = (0, None, None)
+    found = found_in(jax.vmap(jax.jacfwd(jax.jacfwd(energy)), lanes), shapes)
+    (one,) = [one for one in found if one.kind == WRONG_MODE]
+    assert one.factor == 20
+
+
+def test_a_hessian_in_reverse_over_reverse_takes_no_more_than_forward_over_reverse():
+    """Nothing is told of either: each takes one gradient's worth of products for each direction."""
+    forward, reverse = jax.hessian(energy), jax.jacrev(jax.jacrev(energy))
+    assert found_in(forward, HESSIAN) == found_in(reverse, HESSIAN) == []
+    assert traced_operations(reverse, HESSIAN) == pytest.approx(traced_operations(forward, HESSIAN), rel=0.02)
+
+
+def test_directions_of_a_jacobian_mapped_over_lanes():
+    def layer(x, w):
+        return jnp.sin(x @ w)
+
+    shapes = ((6, 2), (2, 80))
+    for taken in (jax.vmap(jax.jacrev(layer), (0, None)), jax.vmap(jax.jit(jax.jacrev(layer)), (0, None))):
+        for outer in (taken, jax.jit(taken)):
+            (one,) = found_in(outer, shapes)
+            assert (one.kind, one.factor) == (WRONG_MODE, 40)
+    assert one.message == "A Jacobian taken in reverse mode, 80 directions; forward mode takes 2."
+
+
+def test_gradients_one_by_one_of_a_function_are_many_pullbacks():
+    def main(x, w):
+        def f(x):
+            return jnp.tanh(x @ w)
+
+        return [jax.grad(lambda x, i=i: f(x)[i])(x) for i in range(12)]
+
+    found = found_in(main, ((2,), (2, 12)))
+    assert {one.kind: one.factor for one in found} == {TWICE: None, WRONG_MODE: 6}
+
+
+def test_gradients_by_different_inputs_are_not_rows_of_a_jacobian():
+    def u(t, x, w):
+        return jnp.sum(jnp.tanh((2 * t + 3 * x) * w))
+
+    def main(t, x, w):
+        by_t, by_x = (jax.vmap(jax.grad(u, k), (0, 0, None))(t, x, w) for k in (0, 1))
+        return by_t, by_x, jnp.sin(by_x)
+
+    assert WRONG_MODE not in {one.kind for one in found_in(main, ((64,), (64,), (28,)))}
+
+
+@pytest.mark.parametrize(
+    ("fn", "argnums", "message"),
+    [
+        (lambda p, q: (jnp.sin(p), jnp.exp(q)), (0, 1), "28 of 48 directions are zero in mul."),
+        (lambda p, q: jnp.sin(p[1] * q), 0, "19 of 20 directions are zero in mul."),
+        (lambda p, q: jnp.sin(jnp.exp(p)), 0, "In 20 directions, 95% of the numbers in mul are zero."),
+    ],
+)
+def test_what_is_zero_is_said(fn, argnums, message):
+    assert [one.message for one in found_in(jax.jacfwd(fn, argnums), ((20,), (28,)))] == [message]
+
+
 def test_nested_gradients_of_each_lane():
     def u(t, v, w):
         return jnp.sum(jnp.tanh(jnp.tanh(t * v) @ w))
@@ -56,6 +171,101 @@ def test_nested_gradients_of_each_lane():
     assert one.factor > 1.3
     assert {where.function for where in one.places} == {"test_nested_gradients_of_each_lane.<locals>.u"}
     assert [one for one in found_in(forward, shapes) if one.kind == WRONG_MODE] == []
+
+
+def test_nested_gradients_inside_a_gradient():
+    def u(t, w, v):
+        return jnp.sum(jnp.tanh(jnp.tanh(t * w) @ v))
+
+    def reverse(t, w, v):
+        return jax.grad(jax.grad(u))(t, w, v) + u(t, w, v)
+
+    def forward(t, w, v):
+        along = lambda t: jax.jvp(lambda t: u(t, w, v), (t,), (1.0,))
+        (value, _), (_, second) = jax.jvp(along, (t,), (1.0,))
+        return second + value
+
+    def step(second):
+        return jax.value_and_grad(lambda w, v, t: jnp.mean(jax.vmap(second, (0, None, None))(t, w, v) ** 2), (0, 1))
+
+    shapes = ((20,), (20, 28), (64,))
+    (one,) = [one for one in found_in(step(reverse), shapes) if one.kind == WRONG_MODE]
+    assert one.factor > 1.3
+    assert f"Taken at test_inspection.py:{reverse.__code__.co_firstlineno + 1} (" in one.message
+    assert [one for one in found_in(step(forward), shapes) if one.kind == WRONG_MODE] == []
+
+
+def test_directions_of_a_jacobian_of_many_layers_mapped_over_lanes():
+    # More arrays than lanes go in, of lengths that the Jacobians do not have.
+    weights = [
+        jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(2, 20), *[(20, 20)] * 4, (20, 84)])
+    ]
+
+    def network(x):
+        for w in weights:
+            x = jnp.tanh(x @ w)
+        return x
+
+    (one,) = found_in(jax.vmap(jax.jacrev(network)), ((6, 2),))
+    assert one.kind == WRONG_MODE
+    assert one.factor == pytest.approx(84 / 2, rel=0.01)
+    assert found_in(jax.vmap(jax.jacfwd(network)), ((6, 2),)) == []
+
+
+LIBRARY = """
+import jax
+import jax.numpy as jnp
+
+
+@jax.jit
+def layer(x, w):
+    value = jnp.tanh(x @ w)
+    return value, 1 - jnp.tanh(x @ w) ** 2
+
+
+@jax.jit
+def both(x, w, v):
+    return jnp.sin(x @ w), jnp.exp(x @ v)
+"""
+
+
+def test_the_lines_of_a_library_are_told_beside_the_call():
+    library = {}
+    exec(compile(LIBRARY, "/lib/site-packages/parts/layers.py", "exec"), library)
+
+    def repeats(x, w):
+        return library["layer"](x, w)
+
+    def uses_half(x, w, v):
+        return library["both"](x, w, v)[0]
+
+    (one,) = found_in(repeats, (X, W))
+    assert (one.kind, [where.line for where in one.places]) == (TWICE, [repeats.__code__.co_firstlineno + 1])
+    assert "It is parts that does so, at layers.py:8 (layer), layers.py:9 (layer)." in one.message
+    (one,) = found_in(uses_half, (X, W, W))
+    assert (one.kind, [where.line for where in one.places]) == (UNUSED, [uses_half.__code__.co_firstlineno + 1])
+    assert "of a call of parts of which other results are used" in one.message
+
+
+def test_loops_with_arrays_and_rules_that_are_made_at_each_trace():
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+    def fixed(name, x):
+        return x + 1.0
+
+    fixed.defjvp(lambda name, primals, tangents: (fixed(name, *primals), jnp.zeros_like(primals[0])))
+
+    def iterated(x):
+        start = jnp.array([0.0, 1.0, 0.5]), jnp.zeros(())
+        more = lambda c: c[1] < 4.0
+        return lax.while_loop(more, lambda c: (jnp.sin(c[0]) * x + c[0], fixed("count", c[1])), start)[0]
+
+    def main(x):
+        return iterated(x), jax.jacfwd(iterated)(x)
+
+    (one,) = found_in(main, ((3,),))
+    assert one.kind == LOOPS
+    assert {where.function for where in one.places} == {iterated.__qualname__}
+    assert len(one.work) == 2
 
 
 def test_the_calls_that_repeat_work_are_named():
@@ -82,6 +292,66 @@ def test_effects_are_left_alone():
     assert {one.kind for one in found_in(main, ((8,),))} <= {TWICE}
 
 
+# ---- what is zero and what is not read, against numbers
+
+
+def steps_of_blocks(x, w):
+    """Some elements of carries and of what is stacked are read, some are zero; in loops of every kind."""
+
+    def body(c, row):
+        a, b, n = c
+        a = jnp.concatenate([jnp.sin(a[:2] @ w), jnp.tanh(a[2:] @ w)])
+        b = lax.cond(n > 2, lambda b: b * row, lambda b: jnp.roll(b, 1), b)
+        return (a, b, n + 1), (a * row, jnp.stack([b, 0 * b, row]))
+
+    def inner(c):
+        return lax.while_loop(lambda c: c[1] < 3, lambda c: (jnp.stack([c[0][0] * 2, c[0][2], c[0][0]]), c[1] + 1), c)
+
+    (a, b, _), (rows, stacked) = lax.scan(body, (x[:4], x[4], 0), x[5:11])
+    return a[1:2], jnp.sin(b)[:2], rows[:3, 2:, -1], stacked[2, :2], inner((x[8:], 0))[0][:1]
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        steps_of_blocks,
+        lambda x, w: steps_of_blocks(x, w)[2],
+        lambda x, w: jax.jvp(lambda x: steps_of_blocks(x, w), (x,), (jnp.zeros_like(x).at[4, 1].set(1.0),))[1],
+        lambda x, w: [d[..., 3:5, :2] for d in jax.jacfwd(steps_of_blocks)(x, w)],
+        lambda x, w: [d[..., 3:5, :2] for d in jax.jacrev(lambda x, w: steps_of_blocks(x, w)[:2])(x, w)],
+    ],
+    ids=["values", "some rows", "one direction", "columns", "rows in reverse"],
+)
+def test_elements_are_zero_or_unread_in_fact(fn):
+    rng = np.random.default_rng(7)
+    x, w = rng.normal(size=(11, 5)), rng.normal(size=(5, 5))
+    closed, _ = _jax.trace(fn, jnp.asarray(x), jnp.asarray(w))
+    graph = read(closed, shared=False)
+    elements = Elements(graph, Program(graph).live)
+    elements.ask([everywhere(v) for v in graph.outputs])
+    inner = [v for node in elements.nodes for v in node.outputs if not elements.nonzero[v].all()]
+
+    @jax.jit
+    def run(x, w):
+        return evaluate([*graph.outputs, *inner], list(zip(graph.inputs, (x, w), strict=True)))
+
+    results = run(x, w)
+    for v, array in zip(inner, results[len(graph.outputs) :], strict=True):
+        assert not np.asarray(array)[~np.broadcast_to(elements.nonzero[v], v.shape)].any()
+    read_of_x = np.broadcast_to(elements.asked[graph.inputs[0]], x.shape)
+    assert inner or not read_of_x.all()
+    others = run(np.where(read_of_x, x, x + 1), w)
+    for before, after in zip(results[: len(graph.outputs)], others, strict=False):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_product_of_vectors_of_which_some_elements_are_zero():
+    def main(x):
+        return jnp.dot(jnp.concatenate([x, jnp.zeros(3)]), jnp.arange(6.0) * x[0])
+
+    assert found_in(main, ((3,),)) == []
+
+
 # ---- what XLA makes of it
 
 
@@ -96,6 +366,14 @@ def test_loop_free_duplicates_are_removed(optimised):
     found = report(main)(*arguments(((32, 48), (48, 40))))
     assert [(one.kind, one.xla) for one in found.findings] == [(TWICE, "removed")]
     assert found.after_xla.contractions == 2 * (2 * 32 * 48 * 40)  # forward and backward
+
+
+def test_duplicates_beside_products_of_constants_are_removed(optimised):
+    # XLA may or may not multiply the basis by the last weights while it compiles.
+    w, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(6, 40), (40, 60)]))
+    network = lambda x: jnp.tanh(x @ w) @ v
+    found = report(lambda x: (network(x), jax.jacrev(network)(x)))(*arguments(((6,),)))
+    assert [one.xla for one in found.findings if one.kind == TWICE] == ["removed"]
 
 
 def test_equal_carries_are_kept(optimised):

@@ -1,5 +1,6 @@
 """The page of a report: its layout, what it holds of the user's files, and how it does in a real browser."""
 
+import dataclasses
 import json
 import math
 import random
@@ -19,8 +20,8 @@ from scipy.optimize import isotonic_regression
 from jaxpartials.graph.cost import TURN, Cost, cost, total
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import read
-from jaxpartials.inspection.drawing import AROUND, BODY, EQUATION, draw
-from jaxpartials.inspection.finding import KINDS, TWICE, UNUSED, WRONG_MODE, Place, Work, finding
+from jaxpartials.inspection.drawing import AROUND, BODY, EQUATION, LEAF, draw
+from jaxpartials.inspection.finding import ADDED, KINDS, TWICE, UNUSED, WRONG_MODE, Place, Work, finding
 from jaxpartials.inspection.layout import BESIDE, _apart, layered
 from jaxpartials.inspection.page import page_html, summary_html
 from jaxpartials.inspection.report import Report, report
@@ -231,6 +232,40 @@ def test_to_html_writes_the_page_of_a_report(tmp_path):
     assert "computed twice" in made._repr_html_()
 
 
+def test_places_are_file_names_as_in_the_printed_report():
+    page = Scripts(page_html(made()))
+    shown = re.sub(r"<script.*?</script>|<[^>]*>", "", page_html(made()), flags=re.DOTALL)
+    assert re.search(r"test_page\.py:\d+ \(", shown)
+    assert str(Path(__file__).parent) not in shown
+    titles = [attrs["title"] for tag, attrs in page.tags if tag == "td" and "title" in attrs]
+    assert titles == [__file__] * 3
+
+
+def test_inputs_are_named_by_argument_and_path():
+    def f(params, x, power=2, *, scale):
+        return jnp.tanh(x @ params["w"] + params["b"][0]) ** power * scale
+
+    params = {"w": jnp.ones((4, 3)), "b": [jnp.ones(3)]}
+    found = report(f)(params, jnp.ones((5, 4)), scale=jnp.ones(3))
+    data = json.loads(Scripts(page_html(found)).scripts[0])
+    boxes = data["boxes"]
+    leaves = {
+        data["names"][name]: [data["types"][each] for each in types]
+        for what, name, types in zip(boxes["what"], boxes["name"], boxes["types"], strict=True)
+        if what == LEAF
+    }
+    assert leaves == {
+        "params['b'][0]": ["f32[3]"], "params['w']": ["f32[4,3]"], "x": ["f32[5,4]"], "scale": ["f32[3]"],
+    }  # fmt: skip
+
+
+def test_every_kind_has_a_colour_in_both_schemes():
+    page = page_html(made())
+    for i in range(len(KINDS)):
+        assert len(re.findall(rf"--k{i}: #[0-9a-f]{{6}};", page)) == 2
+        assert f".k{i} {{ --kind: var(--k{i}) }}" in page
+
+
 # ---- the page in a browser
 
 
@@ -347,7 +382,9 @@ def test_clicking_shows_the_source_line(browser, tmp_path):
     point(browser, boxes(browser, "tanh")[0], click=True)
     assert element(browser, "#about h2").text == "tanh"
     assert element(browser, "#about pre").text == "return jnp.tanh(x @ x)  # the helper's line"
-    assert re.search(r"test_page\.py:\d+ helper$", element(browser, "#about .place").text)
+    where = element(browser, "#about .place")
+    assert re.fullmatch(r"test_page\.py:\d+ \(helper\)", where.text)
+    assert re.fullmatch(re.escape(__file__) + r":\d+", where.get_attribute("title"))
     (dot, _) = boxes(browser, "dot_general")
     reads = [each for each in browser.find_elements("css selector", "#about .link") if "dot_general" in each.text]
     reads[0].click()
@@ -368,6 +405,31 @@ def test_clicking_a_finding_highlights_its_equations(browser, tmp_path):
     assert state(browser)["over"] == boxes(browser, "tanh")[1]
     element(browser, f"tbody[data-kind='{KINDS.index(TWICE)}'] td").click()
     assert state(browser)["highlighted"] == []
+
+
+def test_clicking_what_xla_added_highlights_the_equations_it_repeats(browser, tmp_path, optimised):
+    def f(x):
+        h = jnp.sin(x)
+        return jnp.sum(h * h), h * jnp.cos(x), jnp.cumsum(h), h[::-1] * 2
+
+    here = report(f)(jnp.ones(1000))
+    assert [one.kind for one in here.findings] == [ADDED]
+    open_page(browser, tmp_path / "page.html", here)
+    element(browser, "tbody.finding td").click()
+    assert state(browser)["highlighted"] == boxes(browser, "sin")
+
+
+def test_clicking_a_finding_without_equations_says_why_none_is_marked(browser, tmp_path):
+    here = made()
+    lost = finding(ADDED, [], here.traced, "XLA", "None.", saved=here.traced, places=[Place("other.py", 3, "f")])
+    open_page(browser, tmp_path / "page.html", dataclasses.replace(here, findings=(lost, *here.findings)))
+    (_, second), sums = boxes(browser, "tanh"), boxes(browser, "reduce_sum")
+    element(browser, f"tbody[data-kind='{KINDS.index(ADDED)}'] td").click()
+    assert state(browser)["highlighted"] == []
+    assert "No equation of the program is marked for this finding" in element(browser, "#about").text
+    # Nothing is dimmed for it.
+    assert colour_of(browser, second) == colour_of_kind(browser, TWICE)
+    assert colour_of(browser, sums[0]) != colour_of(browser, second)
 
 
 def test_sorting_by_every_column(browser, tmp_path):

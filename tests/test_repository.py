@@ -116,6 +116,16 @@ def test_pins_satisfy_the_declared_ranges():
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
+def test_the_wheel_holds_what_is_read_at_run_time():
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed").WheelBuilder(str(ROOT))
+    packed = {file.distribution_path for file in wheel.recurse_included_files()}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "jaxpartials").rglob("*.py")}
+    assert {path for path in packed if path.endswith(".py")} == modules
+    assert packed - modules == {
+        "jaxpartials/inspection/page.html", "jaxpartials/inspection/page.js", "jaxpartials/py.typed",
+    }  # fmt: skip
+
+
 def test_one_version_everywhere():
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     changelog = re.search(r"^## \[(\d\S*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -1,7 +1,8 @@
 """Small functions, each with one known waste, and twins of them that have none.
 
 `# waste` marks the lines that a report must name, `operations` counts by hand what would be saved: one for each element
-of an elementwise operation, 2 m n k for a matrix product, and the usual leading terms for factorizations.
+of an elementwise operation, 2 m n k for a matrix product, and the usual leading terms for factorizations. `xla` is what
+XLA does about it on a CPU, where that can be told.
 """
 
 import inspect
@@ -35,6 +36,7 @@ class Wasteful:
     kind: str
     operations: float
     shapes: tuple[Any, ...]
+    xla: str = ""
 
     @property
     def lines(self) -> set[int]:
@@ -50,9 +52,9 @@ def arguments(shapes: tuple[Any, ...]) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
 
-def waste(kind: str, operations: float, *shapes: Any) -> Callable:
+def waste(kind: str, operations: float, *shapes: Any, xla: str = "") -> Callable:
     def note(fn):
-        WASTEFUL.append(Wasteful(fn, kind, operations, shapes))
+        WASTEFUL.append(Wasteful(fn, kind, operations, shapes, xla))
         return fn
 
     return note
@@ -668,6 +670,159 @@ def the_last_row_first(x, w):
     return jnp.tanh(x[-1] @ w)
 
 
+# ---- the same in and after loops
+
+
+@waste(THROWN_AWAY, (T - 1) * LAYER, X, SQUARE, W, xla="kept")
+def last_of_a_stack(x, w, v):
+    def body(c, _):
+        c = jnp.sin(c @ w)
+        return c, jnp.tanh(c @ v)  # waste
+
+    return lax.scan(body, x, None, T)[1][-1]
+
+
+@clean(X, SQUARE, W)
+def of_the_last_carry(x, w, v):
+    last = lax.scan(lambda c, _: (jnp.sin(c @ w), None), x, None, T)[0]
+    return jnp.tanh(last @ v)
+
+
+@waste(THROWN_AWAY, 0, X, SQUARE)  # no operation, but all turns are stored
+def carries_stacked_for_the_last(x, w):
+    def body(c, _):
+        c = jnp.tanh(c @ w)
+        return c, c
+
+    return lax.scan(body, x, None, T)[1][-1]  # waste
+
+
+@clean(X, SQUARE)
+def carries_stacked(x, w):
+    def body(c, _):
+        c = jnp.tanh(c @ w)
+        return c, c
+
+    return lax.scan(body, x, None, T)[1][-5:]
+
+
+@waste(THROWN_AWAY, (T - 2) * SQUARE_LAYER, X, SQUARE, xla="kept")
+def turns_after_the_last_one_read(x, w):
+    def body(c, _):
+        c = jnp.tanh(c @ w)  # waste
+        return c, c
+
+    return lax.scan(body, x, None, T)[1][:2]
+
+
+@clean(X, SQUARE)
+def no_turn_after_the_last_one_read(x, w):
+    def body(c, _):
+        c = jnp.tanh(c @ w)
+        return c, c
+
+    return lax.scan(body, x, None, 2)[1]
+
+
+@waste(THROWN_AWAY, T * SQUARE_LAYER, (M, 2 * N), SQUARE, xla="kept")
+def half_of_a_carry(x, w):
+    def body(c, _):
+        a = jnp.sin(c[:, :N] @ w)
+        b = jnp.tanh(c[:, N:] @ w)  # waste
+        return jnp.concatenate([a, b], axis=1), None  # waste
+
+    return lax.scan(body, x, None, T)[0][:, :N]
+
+
+@clean((M, 2 * N), SQUARE)
+def halves_of_a_carry_that_meet(x, w):
+    def body(c, _):
+        a = jnp.sin(c[:, :N] @ w) + c[:, N:]
+        b = jnp.tanh(c[:, N:] @ w)
+        return jnp.concatenate([a, b], axis=1), None
+
+    return lax.scan(body, x, None, T)[0][:, :N]
+
+
+@waste(THROWN_AWAY, TRIPS * SQUARE_LAYER, (2, M, N), SQUARE, xla="kept")
+def row_of_a_carry_in_a_while(x, w):
+    def body(c):
+        a = jnp.sin(c[0] @ w)
+        b = jnp.tanh(c[1] @ w)  # waste
+        return jnp.stack([a, b])  # waste
+
+    return lax.while_loop(lambda c: c[0, 0, 0] < 1, body, x)[0]
+
+
+@clean((2, M, N), SQUARE)
+def rows_of_a_carry_in_a_while(x, w):
+    def body(c):
+        return jnp.stack([jnp.sin(c[0] @ w), jnp.tanh(c[1] @ w)])
+
+    return lax.while_loop(lambda c: jnp.sum(c) < 1, body, x)[0]
+
+
+@waste(THROWN_AWAY, T * (2 * N**3 + N * N) * (1 - 1 / N), (N,), SQUARE, xla="kept")
+def one_column_through_a_scan(x, w):
+    def steps(x):
+        return lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]  # waste
+
+    return jax.jacfwd(steps)(x)[:, 3]
+
+
+@clean((N,), SQUARE)
+def all_columns_through_a_scan(x, w):
+    return jax.jacfwd(lambda x: lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0])(x)
+
+
+@waste(THROWN_AWAY, T * (2 * N**3 + N * N) * (1 - 1 / N), (N,), SQUARE, xla="kept")
+def one_row_through_a_scan(x, w):
+    def steps(x):
+        return lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0]  # waste
+
+    return jax.jacrev(steps)(x)[3]
+
+
+@clean((N,), SQUARE)
+def all_rows_through_a_scan(x, w):
+    return jax.jacrev(lambda x: lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, T)[0])(x)
+
+
+STEPPED = 2 * N**3 + 2 * N * N  # of tanh(sin(c) @ w) in N directions
+
+
+@waste(THROWN_AWAY, T * STEPPED * (1 - 1 / N), (N,), SQUARE, xla="kept")
+def one_column_at_every_turn(x, w):
+    def body(c, _):
+        return c + jax.jacfwd(lambda c: jnp.tanh(jnp.sin(c) @ w))(c)[:, 3], None  # waste
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@clean((N,), SQUARE)
+def one_direction_at_every_turn(x, w):
+    def body(c, _):
+        return c + jax.jvp(lambda c: jnp.tanh(jnp.sin(c) @ w), (c,), (jnp.zeros(N).at[3].set(1.0),))[1], None
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@waste(THROWN_AWAY, T * STEPPED * (1 - 1 / N), (N,), SQUARE, xla="kept")
+def one_column_of_stacked_jacobians(x, w):
+    def body(c, _):
+        return jnp.cos(c), jax.jacfwd(lambda c: jnp.tanh(jnp.sin(c) @ w))(c)  # waste
+
+    return lax.scan(body, x, None, T)[1][:, :, 3]
+
+
+@clean((N,), SQUARE)
+def stacked_jacobians(x, w):
+    def body(c, _):
+        return jnp.cos(c), jax.jacfwd(lambda c: jnp.tanh(jnp.sin(c) @ w))(c)
+
+    return lax.scan(body, x, None, T)[1]
+
+
 # ---- zeros
 
 
@@ -719,6 +874,69 @@ def tangents_that_are_not_zero(x, w, v):
     return jax.jvp(lambda a, b: (jnp.exp(a), jnp.tanh(b @ w)), (x, 2 * x), (v, 3 * v))
 
 
+@waste(ZEROS, 2 * N * N * (1 - 1 / N), (N,), (N,), xla="kept")
+def scaled_by_one_element(a, x):
+    return jax.jacfwd(lambda a: jnp.sin(a[0] * x))(a)  # waste
+
+
+@clean((N,), (N,))
+def one_direction_for_one_element(a, x):
+    return jax.jvp(lambda a: jnp.sin(a[0] * x), (a,), (jnp.zeros(N).at[0].set(1.0),))[1]
+
+
+@waste(ZEROS, 2 * N * N * (1 - 1 / N), (N,), (N,), xla="kept")
+def dense_basis_for_a_scaling(a, x):
+    return jax.jacfwd(lambda x: jnp.sin(a[0] * x))(x)  # waste
+
+
+@clean((N,), (N,))
+def one_direction_for_a_scaling(a, x):
+    return jax.jvp(lambda x: jnp.sin(a[0] * x), (x,), (jnp.ones(N),))[1]
+
+
+@waste(ZEROS, (K * N * N + K * N * (N - 1)) * (1 - 1 / N), (N,), (K, N), xla="kept")
+def products_summed_by_row(a, b):
+    return jax.jacfwd(lambda a: (b * a).sum(1))(a)  # waste
+
+
+@clean((N,), (K, N), (N,))
+def products_summed_by_row_in_one_direction(a, b, v):
+    return jax.jvp(lambda a: (b * a).sum(1), (a,), (v,))[1]
+
+
+@waste(ZEROS, 3 * K * K * N * (1 - 1 / K), (N,), (K, N), xla="kept")
+def sums_by_row_in_reverse(a, b):
+    return jax.jacrev(lambda a: jnp.sin(b * a).sum(1))(a)  # waste
+
+
+@clean((N,), (K, N))
+def one_gradient_for_each_row(a, b):
+    return jax.vmap(jax.grad(lambda a, row: jnp.sin(row * a).sum()), (None, 0))(a, b)
+
+
+@waste(ZEROS, K * (2 * N * K + K), (N,), (K,), W, xla="kept")
+def an_argument_that_nothing_depends_on(p, q, w):
+    return jax.jacfwd(lambda p, q: jnp.sin(p @ w), (0, 1))(p, q)  # waste
+
+
+@clean((N,), (K,), W, (K, N))
+def arguments_that_all_depend_on(p, q, w, v):
+    return jax.jacfwd(lambda p, q: jnp.sin(p @ w) + jnp.cos(q), 0)(p, q)
+
+
+@waste(ZEROS, T * 2 * N * N * (1 - 1 / N), (N,), (N,), xla="kept")
+def dense_basis_for_a_diagonal_scan(x, a):
+    def steps(x):
+        return lax.scan(lambda c, _: (a * jnp.sin(c), None), x, None, T)[0]  # waste
+
+    return jax.jacfwd(steps)(x)
+
+
+@clean((N,), (N,))
+def one_direction_for_a_diagonal_scan(x, a):
+    return jax.jvp(lambda x: lax.scan(lambda c, _: (a * jnp.sin(c), None), x, None, T)[0], (x,), (jnp.ones(N),))[1]
+
+
 # ---- wrong mode
 
 
@@ -750,6 +968,84 @@ def many_outputs_in_reverse(x, w):
 @clean((4,), (4, 4 * N))
 def many_outputs_forward(x, w):
     return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)
+
+
+@waste(WRONG_MODE, M * 5 * (4 * N) ** 2 * (1 - 2 / (4 * N)), (M, 2), (2, 4 * N), xla="kept")
+def many_outputs_in_reverse_for_each_lane(x, w):
+    return jax.vmap(jax.jacrev(lambda x: jnp.sin(x @ w)))(x)  # waste
+
+
+@clean((M, 2), (2, 4 * N))
+def many_outputs_forward_for_each_lane(x, w):
+    return jax.vmap(jax.jacfwd(lambda x: jnp.sin(x @ w)))(x)
+
+
+# The first product is of the basis alone, and the same for all lanes; in reverse each lane has two of its own.
+@waste(
+    WRONG_MODE,
+    4 * (4 * N) ** 2 * (1 - M * 2 / (4 * N)) + M * 8 * N * (1 - 2 / (4 * N)),
+    (M, 4 * N),
+    (4 * N, 2),
+    xla="kept",
+)
+def many_inputs_forward_for_each_lane(x, w):
+    return jax.jit(jax.vmap(jax.jacfwd(lambda x: jnp.sin(x @ w))))(x)  # waste
+
+
+@clean((M, 4 * N), (4 * N, 2))
+def many_inputs_in_reverse_for_each_lane(x, w):
+    return jax.jit(jax.vmap(jax.jacrev(lambda x: jnp.sin(x @ w))))(x)
+
+
+# of K directions through tanh(sin(x @ w) @ v), two inputs, 40 between
+PULLED = K * (K + 2 * K * 2 * N + 2 * N + 2 * 2 * N * 2)
+
+
+@waste(WRONG_MODE, PULLED * (1 - 2 / K), (2,), (2, 2 * N), (2 * N, K))
+def row_by_row(x, w, v):
+    y, pull = jax.vjp(lambda x: jnp.tanh(jnp.sin(x @ w) @ v), x)  # waste
+    return y, [pull(jnp.zeros(K).at[i].set(1.0))[0] for i in range(K)]
+
+
+@clean((2,), (2, 2 * N), (2 * N, K))
+def column_by_column(x, w, v):
+    def f(x):
+        return jnp.tanh(jnp.sin(x @ w) @ v)
+
+    y, push = jax.linearize(f, x)
+    return y, [push(jnp.zeros(2).at[i].set(1.0)) for i in range(2)]
+
+
+@waste(WRONG_MODE, PULLED * (1 - 2 / K), (2,), (2, 2 * N), (2 * N, K), xla="kept")
+def gradients_mapped_over_outputs(x, w, v):
+    def output(i, x):
+        return jnp.tanh(jnp.sin(x @ w) @ v)[i]  # waste
+
+    return jax.vmap(jax.grad(output, 1), (0, None))(jnp.arange(K), x)
+
+
+@clean((20,), (20, 2 * N), (2 * N, 3))
+def gradients_mapped_over_few_outputs(x, w, v):
+    def output(i, x):
+        return jnp.tanh(jnp.sin(x @ w) @ v)[i]
+
+    return jax.vmap(jax.grad(output, 1), (0, None))(jnp.arange(3), x)
+
+
+@waste(WRONG_MODE, T * (STEPPED + N * (N - 1)) * (1 - 1 / N), (N,), SQUARE, xla="kept")
+def gradient_forward_at_every_turn(x, w):
+    def body(c, _):
+        return c - jax.jacfwd(lambda c: jnp.sum(jnp.tanh(jnp.sin(c) @ w)))(c), None  # waste
+
+    return lax.scan(body, x, None, T)[0]
+
+
+@clean((N,), SQUARE)
+def gradient_in_reverse_at_every_turn(x, w):
+    def body(c, _):
+        return c - jax.grad(lambda c: jnp.sum(jnp.tanh(jnp.sin(c) @ w)))(c), None
+
+    return lax.scan(body, x, None, T)[0]
 
 
 # ---- contained in another

@@ -21,6 +21,9 @@ LEAVES = (INPUT, LITERAL, CONSTANT)
 # Operands may change places: `mul a b` and `mul b a` are one node.
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"})
 
+# Bytes of an array that is compared by its elements: `jnp.array([1.0, 0.0])` is another array each time it is traced.
+WRITTEN = 1024
+
 # How far the equations that rules make may be nested in one another. Rules that end stay far below; should two of
 # them ever undo each other, the equation is left as it stands here, which is never wrong.
 DEEPEST = 60
@@ -133,7 +136,7 @@ class Graph:
         self.shared = shared  # False: equal equations stay apart, as they were traced
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
-        self.constants: dict[int, tuple[Value, Any]] = {}  # by id of the array, which the entry keeps alive
+        self.constants: dict[Any, tuple[Value, Any]] = {}  # by elements or id; the entry keeps the array alive
         self.effects: list[Node] = []  # in the order of execution
         self.traced: list[Node] = []  # if not `shared`: every equation, dead ones too
         self.origin: tuple[Any, Any] = (None, None)  # source and context of the equation being made, for its rules
@@ -166,12 +169,14 @@ class Graph:
         return self._table[key].outputs[0]
 
     def constant(self, array: Any, aval: Any) -> Value:
-        """An array closed over; the same array is the same value."""
-        if id(array) not in self.constants:
+        """An array closed over; the same array is the same value, and of short ones written out equal ones are."""
+        written = isinstance(array, np.ndarray) and array.nbytes <= WRITTEN
+        key = (aval, np.asarray(array).tobytes()) if written else id(array)
+        if key not in self.constants:
             value = self._leaf(CONSTANT, aval)
             value.node.params = {"value": array}
-            self.constants[id(array)] = value, array
-        return self.constants[id(array)][0]
+            self.constants[key] = value, array
+        return self.constants[key][0]
 
     def _leaf(self, name: str, aval: Any) -> Value:
         node = Node(self._next(), name)

@@ -78,8 +78,10 @@ def _append(
     for equation in jaxpr.equations:
         operands = [read(atom) for atom in equation.invars]
         source = equation.source_info
-        if caller is not None and (by_caller or not _jax.has_user_frame(source)):
+        if caller is not None and by_caller:
             source = caller
+        elif caller is not None and not _jax.has_user_frame(source):
+            source = _jax.placed(source, caller)
         else:
             source = _jax.inside(source, caller)
         outputs = _append_equation(graph, equation, operands, source)

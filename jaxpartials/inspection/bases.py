@@ -5,77 +5,24 @@ matrix is known at trace time, and JAX notes at each equation which transformati
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.cost import Cost, cost, total
-from jaxpartials.graph.graph import Graph, Node, Value, reach
-from jaxpartials.inspection.elements import Known, Mask, everywhere, nonzero, read
-from jaxpartials.inspection.liveness import Liveness
+from jaxpartials.graph.graph import CONSTANT, LEAVES, Graph, Node, Value, reach
+from jaxpartials.inspection.liveness import Liveness, is_call
+from jaxpartials.rewrite.nested import is_loop
+from jaxpartials.structure.axes import FREE, Lane, State, lane_states
 
 FORWARD, REVERSE = "jvp", "transpose"
-
-
-Given = tuple[Mask, np.ndarray | None]  # which elements of an input can be nonzero; its numbers, where they are known
-
-
-class Elements:
-    """Which elements are nonzero, and which are read, in a traced program or a branch of one."""
-
-    def __init__(self, graph: Graph, live: Sequence[Node], given: Sequence[Given] | None = None):
-        self.graph, self.live = graph, list(live)
-        self.known = Known()
-        self.nonzero: dict[Value, Mask] = {}
-        self.asked: dict[Value, Mask] = {}
-        for i, v in enumerate(graph.inputs):
-            mask, array = (everywhere(v), None) if given is None else given[i]
-            self.nonzero[v] = mask
-            if array is not None:
-                self.known.arrays[v] = array
-        for node in self.live:
-            self.known.note(node)
-            for v in node.operands:
-                if v not in self.nonzero:
-                    array = self.known.get(v)
-                    self.nonzero[v] = everywhere(v) if array is None else everywhere(v, bool((array != 0).any()))
-            self.nonzero |= dict(zip(node.outputs, nonzero(node, self.nonzero, self.known), strict=True))
-
-    def ask(self, outputs: Sequence[Mask], sparse: set[Node]) -> None:
-        """Note which elements are read where these of the outputs are; what `sparse` nodes drop is not."""
-        for v, mask in zip(self.graph.outputs, outputs, strict=True):
-            self._note(v, mask)
-        for node in reversed(self.live):
-            asked = [self.asked.get(v) for v in node.outputs]
-            if node.effects:
-                found: Sequence[Mask | None] = [everywhere(v) for v in node.operands]
-            elif node.name == "cond" and not node.opaque:
-                found = self._branches(node, asked)
-            else:
-                found = read(node, asked, self.nonzero, self.known, node in sparse)
-            for v, mask in zip(node.operands, found, strict=True):
-                if mask is not None:
-                    self._note(v, mask)
-
-    def _note(self, value: Value, mask: Mask) -> None:
-        before = self.asked.get(value)
-        self.asked[value] = mask if before is None else before | mask
-
-    def _branches(self, node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
-        found: list[Mask | None] = [everywhere(node.operands[0])]
-        masks: list[Mask | None] = [None] * (len(node.operands) - 1)
-        given = [(self.nonzero.get(v, everywhere(v)), self.known.get(v)) for v in node.operands[1:]]
-        for branch in node.bodies:
-            inside = Elements(branch, branch.nodes, given)
-            wanted = [everywhere(v, False) if m is None else m for m, v in zip(asked, branch.outputs, strict=True)]
-            inside.ask(wanted, set(inside.live))
-            for i, v in enumerate(branch.inputs):
-                here, before = inside.asked.get(v), masks[i]
-                if here is not None:
-                    masks[i] = here if before is None else before | here
-        return found + masks
+# What makes one row with a one in it for each index.
+MADE = frozenset({"scatter", "scatter-add"})
+# Another mode must be so many times cheaper, by the number of directions.
+BETTER = 2.0
+# So many guesses are made at which axis the user maps over.
+GUESSES = 6
 
 
 @dataclass(eq=False)
@@ -85,43 +32,48 @@ class Basis:
     Attributes:
         directions: how many rows.
         mode: FORWARD or REVERSE.
-        mapped: how many axes the user mapped over around it.
+        before: the transformations around it.
         nodes: the equations of the linear program.
         ends: its results: what the rest of the program reads of it.
+        deep: those of its equations that are in loops and branches.
     """
 
     directions: int
     mode: str
-    mapped: int
+    before: tuple[str, ...]
     nodes: list[Node]
     ends: list[Value]
+    deep: dict[Node, None]
 
     @property
-    def cost(self) -> Cost:
-        return total(map(cost, self.nodes))
+    def size(self) -> float:
+        """The elements of its results for each direction."""
+        return sum(math.prod(v.shape) for v in self.ends) / self.directions
 
 
-def bases(live: Liveness, graph: Graph, elements: Elements) -> list[Basis]:
-    """The Jacobians of a program, in order."""
+def bases(live: Liveness, graph: Graph, known: Mapping[Value, np.ndarray]) -> list[Basis]:
+    """The Jacobians of a program, in order; `known` are the numbers of values that depend on no input."""
     nodes = live.nodes[graph]
-    known = elements.known.arrays
-    seeds: dict[Node, list[tuple[Value, tuple[str, ...], str]]] = {}
+    seeds: dict[Node, _Seeds] = {}
     for node in nodes:
         if any(v in known for v in node.outputs):
             continue
         stack = _jax.transformations(node.source)
         for v in node.operands:
-            if v in known and v.dtype.kind in "fc" and _is_basis(known[v]):
-                root = _root(v)
-                before = _jax.transformations(root.source)
-                further = stack[len(before) :]
-                if (
-                    stack[: len(before)] == before
-                    and further[:1] == ("vmap",)
-                    and further[1:2] in ((FORWARD,), (REVERSE,))
-                ):
-                    seeds.setdefault(root, []).append((v, before, further[1]))
-    return [_cone(graph, nodes, known, found) for found in seeds.values()]
+            if v in known and v.dtype.kind in "fc" and len(v.shape):
+                root, before, mode = _origin(v, stack, known)
+                if mode in (FORWARD, REVERSE) and _is_basis(known[root.outputs[0]]):
+                    seeds.setdefault(root, _Seeds(before, mode, [])).values.append(v)
+    return [_cone(graph, live, known, root, found) for root, found in seeds.items()]
+
+
+@dataclass(eq=False)
+class _Seeds:
+    """What is taken of a basis, under which transformations that were there before it, and what is done with it."""
+
+    before: tuple[str, ...]
+    mode: str
+    values: list[Value]
 
 
 def _is_basis(array: np.ndarray) -> bool:
@@ -133,9 +85,28 @@ def _is_basis(array: np.ndarray) -> bool:
     return bool((flat[ones] == 1).all() and (ones.sum(axis=0) == 1).all() and (ones.sum(axis=1) <= 1).all())
 
 
-def _root(value: Value) -> Node:
-    """The matrix that the columns were taken of."""
+def _origin(value: Value, stack: Sequence[str], known: Mapping[Value, np.ndarray]) -> tuple[Node, tuple[str, ...], str]:
+    """The matrix that a known value was made of, what it was made under, and what is done with it since."""
     node = value.node
+    while _jax.transformations(node.source) == tuple(stack):
+        further = [v for v in node.operands if v.node.operands and v in known and len(v.shape)]
+        if len(further) != 1:
+            break
+        node = further[0].node
+    node = _root(node)
+    before = _jax.transformations(node.source)
+    further = tuple(stack[len(before) :])
+    if stack[: len(before)] == before and further[:1] == ("vmap",) and len(further) > 1:
+        return node, before, further[1]
+    if node.name in MADE and len(node.operands) == 3:  # one row for each index that the user maps over
+        for i in reversed(range(len(stack) - 1)):
+            if stack[i] == "vmap" and stack[i + 1] in (FORWARD, REVERSE):
+                return node, tuple(stack[:i]), stack[i + 1]
+    return node, before, ""
+
+
+def _root(node: Node) -> Node:
+    """The matrix that columns were taken of."""
     while node.operands:
         moved = node.name in ("split", "reshape", "squeeze", "slice", "transpose")
         if not moved and not (node.name == "convert_element_type" and node.operands[0].dtype.kind in "fc"):
@@ -144,23 +115,127 @@ def _root(value: Value) -> Node:
     return node
 
 
-def _cone(graph: Graph, nodes: Sequence[Node], known: dict, seeds: list) -> Basis:
-    start = {v for v, _, _ in seeds}
-    value, before, mode = seeds[0]
-    moving: set[Node] = set()
+def _cone(graph: Graph, live: Liveness, known: Mapping[Value, np.ndarray], root: Node, seeds: _Seeds) -> Basis:
+    nodes, before = live.nodes[graph], seeds.before
+
+    def linear(node: Node) -> bool:
+        stack = _jax.transformations(node.source)
+        inside = stack[: len(before) + 1] == (*before, "vmap") and len(stack) > len(before) + 1
+        return inside and not any(v in known for v in node.outputs)
+
+    deep: dict[Node, None] = {}
+    cone, moving = _moving(nodes, set(seeds.values), linear, live, deep)
+    inside = set(cone)
+    ends = [v for node in nodes if node not in inside for v in node.operands if v in moving and v.node in inside]
+    ends += [v for v in graph.outputs if v in moving and v.node in inside]
+    return Basis(root.outputs[0].shape[0], seeds.mode, before, cone, list(dict.fromkeys(ends)), deep)
+
+
+def _moving(
+    nodes: Sequence[Node], start: set[Value], linear: Callable[[Node], bool], live: Liveness, deep: dict[Node, None]
+) -> tuple[list[Node], set[Value]]:
+    """The equations that read what moves with a basis, and what moves; those in loops and branches go to `deep`."""
+    cone, moving = [], set(start)
     for node in nodes:
-        if any(v in start or v.node in moving for v in node.operands):
-            stack = _jax.transformations(node.source)
-            inside = stack[: len(before) + 1] == (*before, "vmap") and len(stack) > len(before) + 1
-            if inside and not any(v in known for v in node.outputs):
-                moving.add(node)
-    ends: dict[Value, None] = {}
-    for node in nodes:
-        if node not in moving:
-            ends.update((v, None) for v in node.operands if v.node in moving)
-    ends.update((v, None) for v in graph.outputs if v.node in moving)
-    cone = [node for node in nodes if node in moving]
-    return Basis(value.shape[0], mode, before.count("vmap"), cone, list(ends))
+        flags = [v in moving for v in node.operands]
+        if any(flags) and linear(node):
+            cone.append(node)
+            moving.update(v for v, moves in zip(node.outputs, _outputs(node, flags, live, deep), strict=True) if moves)
+    return cone, moving
+
+
+def _outputs(node: Node, flags: list[bool], live: Liveness, deep: dict[Node, None]) -> list[bool]:
+    """Which outputs of an equation move where these operands do."""
+    if not (is_loop(node) or is_call(node)) or (node.name == "while" and any(flags[: node.params["cond_nconsts"]])):
+        return [True] * len(node.outputs)
+    if node.name == "cond" and flags[0]:
+        return [True] * len(node.outputs)
+    first = {"cond": 1, "while": node.params.get("cond_nconsts", 0)}.get(node.name, 0)
+    fixed = {"scan": node.params.get("num_consts", 0), "while": node.params.get("body_nconsts", 0)}.get(node.name, 0)
+    carried = {"scan": node.params.get("num_carry", 0), "while": len(node.outputs)}.get(node.name, 0)
+    flags = flags[first:]
+    while True:
+        found = [False] * len(node.outputs)
+        for body in node.bodies[1:] if node.name == "while" else node.bodies:
+            start = {v for v, moves in zip(body.inputs, flags, strict=True) if moves}
+            cone, moving = _moving(live.nodes[body], start, lambda _: True, live, deep)
+            deep.update(dict.fromkeys(cone))
+            found = [before or v in moving for before, v in zip(found, body.outputs, strict=True)]
+        grown = [*flags[:fixed], *(a or b for a, b in zip(flags[fixed : fixed + carried], found, strict=False))]
+        grown += flags[fixed + carried :]
+        if grown == flags:
+            return [a or b for a, b in zip(found, [*flags[fixed : fixed + carried], *found[carried:]], strict=True)]
+        flags = grown
+
+
+def other_mode(basis: Basis, nodes: Sequence[Node]) -> tuple[float, dict[Node, float]] | None:
+    """In how many directions the other mode takes a Jacobian, and what part of each equation that leaves.
+
+    None where they are not fewer by the factor BETTER. Where the user maps the Jacobian over lanes, directions are
+    those of a lane; what the lanes share in this mode, each has for itself in the other.
+    """
+    size = basis.size
+    shared: dict[Node, int] = {}
+    if "vmap" in basis.before:
+        longest = max((n for v in basis.ends for n in v.shape), default=1)
+        if basis.directions * longest ** basis.before.count("vmap") >= BETTER * size:
+            count, shared = lanes(basis, nodes)
+            size /= count
+    if not size or basis.directions < BETTER * size:
+        return None
+    left = size / basis.directions
+    return size, {node: min(left * shared.get(node, 1), 1.0) for node in (*basis.nodes, *basis.deep)}
+
+
+def lanes(basis: Basis, nodes: Sequence[Node]) -> tuple[int, dict[Node, int]]:
+    """Over how many lanes the user maps a Jacobian, and how many of them share an equation, where more than one do.
+
+    A basis shared by B lanes gives B Jacobians. That lanes are kept apart is proved, axis by axis of what goes in.
+    """
+    count = 1
+    shared: dict[Node, int] = {}
+    apart: list[list[State]] = []
+    for place, name in enumerate(basis.before):
+        if name != "vmap":
+            continue
+        prefix = basis.before[: place + 1]
+        given: dict[Value, None] = {}
+        for node in nodes:
+            if _jax.transformations(node.source)[: len(prefix)] == prefix:
+                given.update((v, None) for v in node.operands if v.shape and not _under(v, prefix))
+        for candidates in _guesses(given, basis.ends):
+            found = lane_states(basis.ends, candidates, order=0)
+            states = [found[v.node.number, v.index] for v in basis.ends]
+            if all(isinstance(state, Lane) for state in states) and states not in apart:
+                apart.append(states)
+                length = candidates[0][0].shape[candidates[0][1]]
+                count *= length
+                for node in basis.nodes:
+                    if all(found.get((node.number, v.index)) == FREE for v in node.outputs):
+                        shared[node] = shared.get(node, 1) * length
+                break
+    return count, shared
+
+
+def _under(value: Value, prefix: tuple[str, ...]) -> bool:
+    node = value.node
+    return node.name not in LEAVES and _jax.transformations(node.source)[: len(prefix)] == prefix
+
+
+def _guesses(given: Iterable[Value], ends: Sequence[Value]) -> list[list[tuple[Value, int]]]:
+    """Inputs with an axis each, of one length that the results have: all with it in front, then one by one."""
+    lengths = set.intersection(*(set(v.shape) for v in ends)) - {1}
+    by: dict[int, list[tuple[Value, int]]] = {}
+    for v in sorted(given, key=lambda v: v.node.name == CONSTANT):  # weights are mostly shared by the lanes
+        for axis, n in enumerate(v.shape):
+            if n in lengths:
+                by.setdefault(n, []).append((v, axis))
+    found = []
+    for pairs in by.values():
+        front = [pair for pair in pairs if not pair[1]]
+        found += [front] if len(front) > 1 else []
+        found += [[pair] for pair in pairs]
+    return sorted(found, key=lambda pairs: -len(pairs))[:GUESSES]
 
 
 def needed_passes(basis: Basis, live: Sequence[Node], outputs: Sequence[Value]) -> int | None:

@@ -58,10 +58,12 @@ class Drawing:
     height: float = 0.0
 
 
-def draw(program: Graph) -> Drawing:
-    """Draw a program that was read with `shared=False`: every equation, dead ones too."""
+def draw(program: Graph, inputs: Sequence[str] = ()) -> Drawing:
+    """Draw a program that was read with `shared=False`: every equation, dead ones too; `inputs` are their names."""
     drawing = Drawing([], [], {})
-    layout, settle = _draw(drawing, program, -1, 1.0, [f"input {i}" for i in range(len(program.inputs))])
+    if len(inputs) != len(program.inputs):
+        inputs = [f"input {i}" for i in range(len(program.inputs))]
+    layout, settle = _draw(drawing, program, -1, 1.0, inputs)
     settle(0.0, 0.0)
     drawing.width, drawing.height = layout.width, layout.height
     return drawing

@@ -11,7 +11,19 @@ from collections.abc import Iterable, Sequence
 from jaxpartials import _jax
 from jaxpartials.graph.cost import Cost, cost
 from jaxpartials.graph.graph import LEAVES, Node
-from jaxpartials.inspection.finding import EQUAL_CARRIES, INVARIANT, TWICE, Finding, Work, calls, finding
+from jaxpartials.inspection.finding import (
+    EQUAL_CARRIES,
+    INVARIANT,
+    TWICE,
+    Finding,
+    Place,
+    Work,
+    calls,
+    finding,
+    frames,
+    library,
+    places_of,
+)
 from jaxpartials.inspection.scopes import Occurrence, Program, Scope, known_at_trace_time
 
 # One operation for each element: what the rules of differentiation repeat of themselves, and every compiler merges.
@@ -31,13 +43,25 @@ ADVICE = {
 
 def duplicates(program: Program, whole: Cost) -> list[Finding]:
     """The findings of the kinds TWICE, INVARIANT and EQUAL_CARRIES."""
-    found = []
+    alike: dict[object, list[Work]] = {}
     for kind, times, work in _components(_spare(program)):
-        if kind == TWICE and _by_itself(work):
-            continue
-        message = _message(kind, times, work) + (_called_from(work) if kind == TWICE else "")
-        found.append(finding(kind, work, whole, message, ADVICE[kind]))
-    return found
+        if kind != TWICE or not _by_itself(work):
+            called = called_from(work) if kind == TWICE else ()
+            # What one call repeats of every layer is one finding.
+            key = kind, times, called, places_of(work) if called else len(alike)
+            alike.setdefault(key, []).extend(work)
+    return [_told(kind, times, called, work, whole) for (kind, times, called, _), work in alike.items()]
+
+
+def _told(kind: str, times: int, called: Sequence[Place], work: Sequence[Work], whole: Cost) -> Finding:
+    message, advice = _message(kind, times, work), ADVICE[kind]
+    libraries = sorted({name for where in called if (name := library(where.file))})
+    if libraries:
+        message += f" It is {' and '.join(libraries)} that does so, at {', '.join(map(str, called))}."
+        advice = "Where XLA leaves it, jaxpartials.simplify takes it out."
+    elif called:
+        message += f" Called at {', '.join(map(str, called))}."
+    return finding(kind, work, whole, message, advice)
 
 
 def spare(program: Program) -> list[Work]:
@@ -152,18 +176,19 @@ def _message(kind: str, times: int, work: Sequence[Work]) -> str:
     return f"{what} {'twice' if times == 2 else f'{times} times'} on the same values."
 
 
-def _called_from(work: Sequence[Work]) -> str:
-    """The lines at which the calls part that lead to the same line."""
+def called_from(work: Sequence[Work]) -> tuple[Place, ...]:
+    """The lines at which the calls part that lead to the same line; those of a library, where the user's are one."""
     nodes = [each.node for each in work if each.node.line is not None]
     if not nodes:
-        return ""
+        return ()
     dearest = max(nodes, key=lambda node: cost(node).time)
     alike = [node for node in nodes if node.name == dearest.name and node.line == dearest.line]
-    stacks = [calls(node)[::-1] for node in alike]
-    for places in zip(*stacks, strict=False):
-        if len(set(places)) > 1:
-            return f" Called at {', '.join(map(str, sorted(set(places))))}."
-    return ""
+    for lines in (calls, frames):
+        for places in zip(*(lines(node)[::-1] for node in alike), strict=False):
+            if len(set(places)) > 1:
+                return tuple(sorted(set(places)))
+    written = {Place(*node.line) for node in nodes if node.line and node.name == dearest.name}
+    return tuple(sorted(written)) if all(library(where.file) for where in written) and len(written) > 1 else ()
 
 
 def described(nodes: Iterable[Node]) -> str:

@@ -4,6 +4,7 @@ An axis along which nothing varies has length 1, so the arrays are small however
 knows is taken to be nonzero and to be read.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from jaxpartials import _jax
 from jaxpartials.graph.graph import CONSTANT, LITERAL, Node, Value
 
 LARGEST = 1 << 20  # elements of an array that is looked into
+SMALL = 1 << 14  # of one that JAX computes
 Mask = np.ndarray
 
 ARITHMETIC: dict[str, Callable[..., Any]] = {
@@ -76,6 +78,9 @@ def _computed(node: Node, x: Sequence[Any]) -> Sequence[Any] | None:
         return [x[0].astype(out.dtype)]
     if node.name == "select_n":
         return [np.choose(x[0].astype(int), x[1:])] if len(x) <= 30 and x[0].shape == out.shape else None
+    if node.name in ("scatter", "scatter-add") and math.prod(out.shape) <= SMALL:
+        with jax.ensure_compile_time_eval():
+            return [np.asarray(made) for made in _jax.bind(node.primitive, node.params, list(x))]
     return moved(node, x)
 
 
@@ -106,6 +111,8 @@ def moved(node: Node, x: Sequence[np.ndarray]) -> Sequence[np.ndarray] | None:
         return np.split(x[0], np.cumsum(params["sizes"])[:-1], axis=params["axis"])
     if node.name == "concatenate":
         return [np.concatenate(x, axis=params["dimension"])]
+    if node.name == "stack":
+        return [np.stack(x, axis=params.get("axis", 0))]
     if node.name == "rev":
         return [np.flip(x[0], params["dimensions"])]
     if node.name in ("copy", "stop_gradient", "optimization_barrier") and len(x) == len(node.outputs):
@@ -131,11 +138,20 @@ def whole(mask: Mask, shape: Sequence[int]) -> Mask | None:
 
 
 def everywhere(value: Value, truth: bool = True) -> Mask:
-    return np.full((1,) * len(value.shape), truth)
+    return _everywhere(len(value.shape), truth)
+
+
+@functools.cache
+def _everywhere(rank: int, truth: bool) -> Mask:
+    mask = np.full((1,) * rank, truth)
+    mask.flags.writeable = False
+    return mask
 
 
 def part(mask: Mask) -> float:
     """The part of the elements for which it is true."""
+    if mask.size == 1:
+        return float(mask.item())
     return float(mask.mean()) if mask.size else 0.0
 
 
@@ -226,7 +242,7 @@ def _product(node: Node, x: Mask, y: Mask) -> Mask | None:
     a = left.reshape(*left.shape[:nb], math.prod(rows), k).astype(np.float32)
     b = right.reshape(*right.shape[:nb], k, math.prod(columns)).astype(np.float32)
     made = np.matmul(a, b) > 0
-    return compressed(made.reshape(*made.shape[:nb], *rows, *columns))
+    return compressed(made.reshape((*made.shape[:nb], *rows, *columns)))
 
 
 def read(
@@ -265,6 +281,8 @@ def read(
         operand = node.operands[0]
         if node.name == "concatenate":
             return _parts_read(node, asked)
+        if node.name == "stack":
+            return _rows_read(node, asked)
         if math.prod(operand.shape) > LARGEST or math.prod(out.shape) > LARGEST:
             return everything
         return [_placed(node, asked, operand), *everything[1:]]
@@ -275,7 +293,7 @@ def read(
 
 MOVING = frozenset({
     "broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "split", "rev", "copy", "stop_gradient",
-    "concatenate",
+    "concatenate", "stack",
 })  # fmt: skip
 
 
@@ -305,6 +323,13 @@ def _parts_read(node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
         found.append(compressed(d[tuple(along)]))
         start += n
     return found
+
+
+def _rows_read(node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
+    axis, (d,) = node.params["axis"], asked
+    assert d is not None
+    rows = (d.take([i if d.shape[axis] > 1 else 0], axis).squeeze(axis) for i in range(len(node.operands)))
+    return list(map(compressed, rows))
 
 
 def _factors_read(node: Node, d: Mask) -> Iterable[Mask]:

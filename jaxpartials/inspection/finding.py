@@ -1,6 +1,7 @@
 """One thing that a program does and need not do."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,7 +23,8 @@ ZEROS = "zeros computed"
 WRONG_MODE = "wrong mode"
 SUPERSET = "contained in another"
 ADDED = "added by XLA"
-KINDS = (TWICE, UNUSED, EQUAL_CARRIES, INVARIANT, LOOPS, THROWN_AWAY, ZEROS, WRONG_MODE, SUPERSET, ADDED)
+UNDONE = "checkpoint undone"
+KINDS = (TWICE, UNUSED, EQUAL_CARRIES, INVARIANT, LOOPS, THROWN_AWAY, ZEROS, WRONG_MODE, SUPERSET, ADDED, UNDONE)
 
 # NumPy's functions call those of arrays: nothing that the user wrote.
 _NUMPY = os.path.dirname(np.__file__) + os.sep
@@ -60,7 +62,7 @@ class Finding:
     Attributes:
         kind: one of `KINDS`.
         places: the lines of the user's code involved, those with most of the work first.
-        cost: what would be saved, loop bodies times their turns.
+        cost: what would be saved, loop bodies times their turns; of a checkpoint undone, what was to be done again.
         share: that part of the estimated time of the whole program as traced, from 0 to 1.
         message: what was found, in one sentence.
         advice: what to write instead.
@@ -110,9 +112,20 @@ def place(node: Node) -> Place | None:
 
 def calls(node: Node) -> list[Place]:
     """The lines of the user's own code around an equation, innermost first."""
-    lines = [line for line in _jax.user_lines(node.source) if not line[0].startswith(_NUMPY)]
-    own = [line for line in lines if not _installed(line[0])]
-    return [Place(*line) for line in own or lines]
+    lines = frames(node)
+    return [line for line in lines if not _installed(line.file)] or lines
+
+
+def frames(node: Node) -> list[Place]:
+    """The same with the lines of installed libraries."""
+    return [Place(*line) for line in _jax.user_lines(node.source) if not line[0].startswith(_NUMPY)]
+
+
+def library(file: str) -> str | None:
+    """The installed library that a file belongs to."""
+    if not _installed(file):
+        return None
+    return re.split(r"-packages[/\\]", file)[-1].replace("\\", "/").split("/")[0].removesuffix(".py")
 
 
 def _installed(file: str) -> bool:

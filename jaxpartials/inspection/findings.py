@@ -4,6 +4,7 @@ from jaxpartials.graph.cost import Cost, cost, total
 from jaxpartials.graph.graph import Graph
 from jaxpartials.inspection.duplicates import duplicates
 from jaxpartials.inspection.finding import Finding
+from jaxpartials.inspection.looped import looped
 from jaxpartials.inspection.loops import fusible
 from jaxpartials.inspection.modes import wrong_modes
 from jaxpartials.inspection.scopes import Program
@@ -11,7 +12,7 @@ from jaxpartials.inspection.supersets import supersets
 from jaxpartials.inspection.thrown_away import thrown_away
 from jaxpartials.inspection.unused import unused
 
-FINDERS = (duplicates, unused, supersets, fusible, thrown_away, wrong_modes)
+FINDERS = (duplicates, unused, supersets, fusible, thrown_away, wrong_modes, looped)
 # What is less than this part of the program is not told.
 LEAST = 0.01
 

@@ -3,14 +3,18 @@
     %dot.3 = f32[8,4]{1,0} dot(%x, %w), lhs_contracting_dims={1}, ..., metadata={op_name="jit(f)/dot_general" ...}
 
 An instruction counts as often as its computation runs: the body of a loop `known_trip_count` times, a fused computation
-as often as the fusion. The last word of `op_name` is the primitive that it comes from.
+as often as the fusion, every branch as often as the conditional. The last word of `op_name` is the primitive that it
+comes from.
+
+What XLA copies into several fusions rather than store it is one value, computed more than once: its copies have equal
+operands, looked up through the parameters of the fusions, and one `op_name` and line.
 """
 
 import functools
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from jaxpartials.graph.cost import ASSUMED_TRIPS
 
@@ -24,7 +28,14 @@ OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 LINE = re.compile(r'source_file="([^"]*)"\s+source_line=(\d+)')
 FRAME = re.compile(r"stack_frame_id=(\d+)")
 CONTRACTING = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+APART = re.compile(r",? *(?:metadata|backend_config|frontend_attributes)=\{.*")
+ELIDED = "{...}"
+# Copied by no fusion.
+WHOLE = frozenset({"while", "conditional", "custom-call", "call", "fusion", "parameter", "rng", "rng-bit-generator"})
 BYTES = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16}
+
+
+Branches = tuple[tuple[str, int], ...]
 
 
 @dataclass
@@ -35,7 +46,9 @@ class Instruction:
     rest: str
     primitive: str
     line: tuple[str, int] | None
+    origin: tuple[str, str] = ("", "")  # `op_name`, and which frame of the user's program
     operands: list[str] = field(default_factory=list)
+    root: bool = False
 
     @property
     def size(self) -> int:
@@ -43,8 +56,31 @@ class Instruction:
         return math.prod(self.shapes[0][1]) if self.shapes else 0
 
     @property
+    def turns(self) -> float | None:
+        """Of a loop, if they are known."""
+        found = TRIPS.search(self.rest)
+        return float(found.group(1)) if found else None
+
+    @property
     def bytes(self) -> float:
         return float(sum(math.prod(shape) * _width(kind) for kind, shape in self.shapes))
+
+
+class Run(NamedTuple):
+    """An instruction where it runs.
+
+    Attributes:
+        times: how often.
+        fused: whether it is part of a fusion.
+        branches: the conditionals it stands in, and which of their branches.
+        value: the number of its value.
+    """
+
+    instruction: Instruction
+    times: float
+    fused: bool
+    branches: Branches
+    value: int
 
 
 @functools.lru_cache(maxsize=64)
@@ -61,11 +97,11 @@ class Module:
         self.entry = ""
         self._frames: dict[int, tuple[str, int]] = {}
         self._read(text)
-        # Of each computation: how often it runs, and whether its instructions are fused.
-        self.runs: dict[str, float] = {}
-        self.fused: set[str] = set()
+        self.runs: list[Run] = []
+        self._values: dict[Any, int] = {}
+        self._parts: dict[int, list[int]] = {}  # of tuples
         if self.entry:
-            self._count(self.entry, 1.0)
+            self._run(self.entry, [], 1.0, False, (), self.entry)
 
     def _read(self, text: str) -> None:
         files: dict[int, str] = {}
@@ -93,47 +129,68 @@ class Module:
             elif row.startswith("}"):
                 current = None
             elif found := INSTRUCTION.match(row):
-                current.append(self._instruction(*found.groups()[1:]))
+                current.append(self._instruction(*found.groups()))
 
-    def _instruction(self, name: str, shape: str, opcode: str, rest: str) -> Instruction:
+    def _instruction(self, root: str | None, name: str, shape: str, opcode: str, rest: str) -> Instruction:
         shapes = [(kind, tuple(int(n) for n in sizes.split(",") if n)) for kind, sizes in SHAPE.findall(shape)]
         op = OP_NAME.search(rest)
         primitive = re.sub(r"\[.*", "", op.group(1).rsplit("/", 1)[-1]) if op else ""
-        line = None
+        line, frame = None, ""
         if at := LINE.search(rest):
-            line = at.group(1), int(at.group(2))
+            line, frame = (at.group(1), int(at.group(2))), at.group()
         elif at := FRAME.search(rest):
-            line = self._frames.get(int(at.group(1)))
+            line, frame = self._frames.get(int(at.group(1))), at.group()
         operands = re.findall(r"%([\w.\-]+)", rest.split(")", 1)[0])
-        return Instruction(name, opcode, shapes, rest, primitive, line, operands)
+        origin = op.group(1) if op else "", frame
+        return Instruction(name, opcode, shapes, rest, primitive, line, origin, operands, root is not None)
 
-    def _count(self, name: str, runs: float) -> None:
-        self.runs[name] = self.runs.get(name, 0.0) + runs
+    def _run(self, name: str, arguments: list[int], times: float, fused: bool, branches: Branches, scope: str) -> int:
+        """Note what a computation runs on these arguments, and inside it; the number of what it returns."""
+        values: dict[str, int] = {}
+        result = -1
         for one in self.computations.get(name, ()):
+            called = CALLED.findall(one.rest)
+            operands = [values.get(v, -1) for v in one.operands]
+            value = -1
             if one.opcode == "while":
-                trips = TRIPS.search(one.rest)
-                turns = float(trips.group(1)) if trips else ASSUMED_TRIPS
-                for inner in CALLED.findall(one.rest):
-                    self._count(inner, runs * turns)
-            elif one.opcode == "fusion":
-                for inner in CALLED.findall(one.rest):
-                    self.fused.add(inner)
-                    self._count(inner, runs)
-            elif one.opcode in ("call", "async-start"):
-                for inner in CALLED.findall(one.rest):
-                    if name in self.fused:
-                        self.fused.add(inner)
-                    self._count(inner, runs)
+                turns = ASSUMED_TRIPS if one.turns is None else one.turns
+                for inner in called:
+                    self._run(inner, [], times * turns, False, branches, inner)
             elif one.opcode == "conditional":
                 listed = BRANCHES.search(one.rest)
-                for inner in re.findall(r"[\w.\-]+", listed.group(1)) if listed else CALLED.findall(one.rest):
-                    self._count(inner, runs)
+                for i, inner in enumerate(re.findall(r"[\w.\-]+", listed.group(1)) if listed else called):
+                    self._run(inner, [], times, False, (*branches, (one.name, i)), inner)
+            elif one.opcode in ("fusion", "call", "async-start"):
+                for inner in called:
+                    value = self._run(inner, operands, times, fused or one.opcode == "fusion", branches, scope)
+            elif one.opcode == "parameter":
+                index = int(one.rest.split(")", 1)[0])
+                value = arguments[index] if index < len(arguments) else -1
+            elif one.opcode == "get-tuple-element" and operands and operands[0] in self._parts:
+                value = self._parts[operands[0]][int(one.rest.rsplit("index=", 1)[1].split(",", 1)[0])]
+            elif one.opcode == "copy" and operands:
+                (value,) = operands
+            if value < 0:
+                value = self._value(one, operands, scope)
+            if one.opcode == "tuple":
+                self._parts[value] = operands
+            values[one.name] = value
+            self.runs.append(Run(one, times, fused, branches, value))
+            if one.root:
+                result = value
+        return result
 
-    def instructions(self) -> Iterator[tuple[Instruction, float, bool]]:
-        """Every instruction that runs, how often, and whether it is part of a fusion."""
-        for name, runs in self.runs.items():
-            for one in self.computations.get(name, ()):
-                yield one, runs, name in self.fused
+    def _value(self, one: Instruction, operands: list[int], scope: str) -> int:
+        key: Any = scope, one.name
+        if one.opcode not in WHOLE and -1 not in operands and ELIDED not in one.rest:
+            rest = APART.sub("", one.rest if one.opcode == "constant" else one.rest.split(")", 1)[-1])
+            rest = CALLED.sub(lambda found: self._alike(found.group(1)), rest)
+            key = scope, one.opcode, tuple(one.shapes), rest, tuple(operands), one.origin
+        return self._values.setdefault(key, len(self._values))
+
+    def _alike(self, name: str) -> str:
+        """What stands for a computation that is applied to elements, such as the sum of two."""
+        return " ".join(f"{one.opcode}{one.shapes}" for one in self.computations.get(name, ()))
 
     def depth(self, one: Instruction, sizes: dict[str, tuple[int, ...]]) -> int:
         """How many products are summed for each element of a `dot`."""

@@ -2,6 +2,7 @@
 
 from jaxpartials.graph.cost import Cost, cost_of
 from jaxpartials.graph.graph import Node, reach
+from jaxpartials.inspection.duplicates import called_from
 from jaxpartials.inspection.finding import LOOPS, Finding, Place, Work, finding, place
 from jaxpartials.inspection.scopes import Program, Scope
 from jaxpartials.rewrite.fusion import fuse
@@ -48,12 +49,15 @@ def _in(program: Program, scope: Scope, whole: Cost) -> list[Finding]:
         saved = scope.runs * _minus(before, after)
         if saved.time <= 0:
             continue
+        work = _traced(program, scope, members)
+        called = ", ".join(map(str, called_from(work)))
         found.append(
             finding(
                 LOOPS,
-                _traced(program, scope, members),
+                work,
                 whole,
-                f"{len(members)} {NAMES[one.name]} over the same turns share work and could be one.",
+                f"{len(members)} {NAMES[one.name]} over the same turns share work and could be one."
+                + (f" Called at {called}." if called else ""),
                 "Carry both through one loop; a value and its derivative come together from jax.jvp or value_and_grad.",
                 saved=saved,
                 places=_places(members),

@@ -43,7 +43,7 @@
     for (const name of ["page", "ink", "soft", "box", "edge", "rim", "around", "leaf", "accent", "on"]) {
       colours[name] = style.getPropertyValue("--" + name).trim();
     }
-    colours.kinds = Array.from({length: 10}, (_, k) => style.getPropertyValue("--k" + k).trim());
+    colours.kinds = Array.from({length: data.kinds}, (_, k) => style.getPropertyValue("--k" + k).trim());
   }
 
   function draw() {
@@ -58,7 +58,7 @@
   function colourOf(box) {
     const all = findingsOf.get(box);
     if (all === undefined) return -1;
-    if (finding >= 0) return all.includes(finding) ? finding : -1;
+    if (finding >= 0 && memberSets[finding].size) return all.includes(finding) ? finding : -1;
     const spare = spareIn.get(box);
     if (spare !== undefined && !hiddenKinds.has(data.findings[spare].kind)) return spare;
     const shown = all.find((number) => !hiddenKinds.has(data.findings[number].kind));
@@ -107,7 +107,7 @@
   }
 
   function faded(box) {
-    return finding >= 0 && !memberSets[finding].has(box);
+    return finding >= 0 && memberSets[finding].size > 0 && !memberSets[finding].has(box);
   }
 
   function rim(box, number) {
@@ -381,7 +381,9 @@
     about.replaceChildren(make("h2", title(box)));
     const place = placeOf(box);
     if (place) {
-      about.append(make("p", place.file + ":" + place.line + " " + place.fn, "place"));
+      const where = make("p", short(place), "place");
+      where.title = place.file + ":" + place.line;
+      about.append(where);
       if (place.text) about.append(make("pre", place.text));
     } else if (isEquation(box)) about.append(make("p", "No line of yours: an equation of JAX's own."));
     const list = make("dl");
@@ -426,13 +428,21 @@
   const kinds = Array.from(document.querySelectorAll(".kind"));
   const heads = Array.from(table.querySelectorAll("th"));
 
+  const nothingDrawn = "No equation of the program is marked for this finding: it is about work that is not in the "
+    + "program as it was traced, on a line that no equation of it comes from.";
+
   function chooseFinding(number) {
     finding = finding === number ? -1 : number;
     for (const row of rows) row.classList.toggle("chosen", Number(row.dataset.finding) === finding);
     if (finding >= 0) {
       const row = rows.find((each) => Number(each.dataset.finding) === finding);
       row.scrollIntoView({block: "nearest"});
-      showBoxes(data.findings[finding].spare.concat(data.findings[finding].needed), 0.15);
+      const members = data.findings[finding].spare.concat(data.findings[finding].needed);
+      showBoxes(members, 0.15);
+      if (!members.length) {
+        chosen = -1;
+        about.replaceChildren(make("h2", data.findings[finding].name), make("p", nothingDrawn));
+      }
     }
     draw();
   }

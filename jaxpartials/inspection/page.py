@@ -30,7 +30,7 @@ SHOWN = 20
 
 def page_html(report: "Report") -> str:
     """The page on a report."""
-    drawing = draw(report.program)
+    drawing = draw(report.program, report.inputs)
     template, script = (
         files("jaxpartials.inspection").joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.js")
     )
@@ -129,7 +129,7 @@ def _row(i: int, one: Finding) -> str:
     return (
         f'<tbody class="finding k{kind}" data-finding="{i}" data-kind="{kind}" data-keys="{_text(json.dumps(keys))}">'
         f'<tr tabindex="0"><td><span class="chip">{_text(_kind(one))}</span></td>'
-        f"<td>{'<br>'.join(map(_text, where))}</td><td>{quantity(one.operations)}</td>"
+        f'<td title="{_text(_files(one))}">{"<br>".join(map(_text, where))}</td><td>{quantity(one.operations)}</td>'
         f"<td>{quantity(one.cost.bytes)}</td><td>{one.share:.1%}</td>"
         f'<td class="{_text(one.xla)}">{_text(one.xla)}</td></tr>'
         f'<tr class="more"><td colspan="6">{_text(one.message)} <em>{_text(one.advice)}</em></td></tr></tbody>'
@@ -144,6 +144,11 @@ def _where(one: Finding) -> list[str]:
     named = [str(place) for place in one.places[:NAMED]] or ["an unknown line"]
     more = len(one.places) - NAMED
     return [*named, f"and {more} more"] if more > 0 else named
+
+
+def _files(one: Finding) -> str:
+    """Where the files are that `_where` calls by their names."""
+    return "\n".join(dict.fromkeys(place.file for place in one.places))
 
 
 def _line(place: Place) -> str:
@@ -192,7 +197,7 @@ def _data(report: "Report", drawing: Drawing) -> dict[str, Any]:
     for one in report.findings:
         spare = _numbers(drawing, [work.node for work in one.work if work.spare])
         needed = _numbers(drawing, [work.node for work in one.work if not work.spare])
-        if not spare and not needed:  # what XLA added, or nodes of another program
+        if not spare and not needed:  # nothing of this program
             needed = sorted({number for place in one.places for number in on_line.get(place, ())})
         findings.append({"kind": KINDS.index(one.kind), "name": _kind(one), "spare": spare, "needed": needed})
     wires = [
@@ -205,6 +210,7 @@ def _data(report: "Report", drawing: Drawing) -> dict[str, Any]:
         "boxes": columns,
         "wires": wires,
         "findings": findings,
+        "kinds": len(KINDS),
         "width": round(drawing.width),
         "height": round(drawing.height),
     }

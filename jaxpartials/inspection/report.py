@@ -1,5 +1,6 @@
 """`report` and `assert_no_redundant_work`: what a function computes twice, for nothing, or in the wrong mode."""
 
+import functools
 import inspect
 import io
 import os
@@ -7,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 from rich.console import Console
@@ -18,6 +19,7 @@ from jaxpartials.call import ByShape, Call, Results
 from jaxpartials.graph.cost import Cost, cost
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import read
+from jaxpartials.inspection.checkpoints import CHECKPOINTS
 from jaxpartials.inspection.finding import ADDED, KINDS, REMOVED, Finding, Place, place
 from jaxpartials.inspection.findings import findings_in, traced_cost
 from jaxpartials.inspection.page import page_html, summary_html
@@ -67,6 +69,22 @@ def report(fn: Callable[..., Any]) -> Callable[..., "Report"]:
 class Report:
     """What a function does and need not do; prints as a table.
 
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> def loss(w, x):
+        ...     return jnp.sum(jnp.tanh(x @ w))
+        >>> def step(w, x):
+        ...     return loss(w, x), jax.grad(loss)(w, x)
+        >>> found = report(step)(jnp.ones((40, 8)), jnp.ones((300, 40)))
+        >>> print(found.verdict)
+        traced 593k operations, ...B; after XLA ... operations, ...B; after jaxpartials 394k operations, ...B
+        >>> print(found.findings[0])
+        computed twice (..., XLA: removed) at ... (loss): dot_general, tanh twice on the same values. ...
+        >>> found.name, found.inputs
+        ('step', ('w', 'x'))
+        >>> found.traced.contractions / found.after_jaxpartials.contractions  # forward, forward again, and back
+        1.5
+
     Attributes:
         name: of the function.
         findings: the dearest first.
@@ -76,6 +94,7 @@ class Report:
         after_jaxpartials: what it costs once simplified, None where it could not be.
         lines: the three dearest lines of the user's code, with what they cost.
         program: as it was traced, equal equations apart.
+        inputs: the names of its inputs, by argument and path.
     """
 
     name: str
@@ -85,6 +104,7 @@ class Report:
     after_jaxpartials: Cost | None
     lines: tuple[tuple[Place, Cost], ...]
     program: Graph = field(repr=False, compare=False)
+    inputs: tuple[str, ...] = ()
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one page that needs no other file and no network: the program as a graph, the findings as a table."""
@@ -187,21 +207,43 @@ class _Reporting(ByShape):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Report:
         call = self._bind(args, kwargs)
+        program, findings, after_xla = self.judged(call)
+        return Report(
+            self._name,
+            findings,
+            traced_cost(program.traced),
+            after_xla,
+            self._simplified(args, kwargs),
+            _dearest(program.traced),
+            program.traced,
+            tuple(call.names_of_arrays),
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def call(self, args: tuple, kwargs: dict) -> Call:
+        """A call, in which the values of an enclosing transformation are shapes alone."""
+        call = self._bind(args, kwargs)
+        if not any(isinstance(array, _jax.Tracer) for array in call.arrays):
+            return call
+        types = [_jax.typeof(array) for array in call.arrays]
+        return call.with_arrays([jax.ShapeDtypeStruct(t.shape, t.dtype, weak_type=t.weak_type) for t in types])
+
+    def key(self, args: tuple, kwargs: dict) -> Any:
+        """Equal for calls with equal shapes, dtypes and fixed arguments."""
+        return self._bind(args, kwargs).key, _jax.trace_context()
+
+    def judged(self, call: Call) -> tuple[Program, tuple[Finding, ...], Cost | None]:
+        """The program of a call, the findings on it with XLA's verdicts, the dearest first, and its cost after XLA."""
         program = Program(self._read(call))
         whole = traced_cost(program.traced)
         findings, after_xla = findings_in(program), None
         text = self._compiled(call)
         if text is not None:
             findings, after_xla = judge(findings, text, program, whole)
-        return Report(
-            self._name,
-            tuple(sorted(findings, key=lambda one: -one.cost.time)),
-            whole,
-            after_xla,
-            self._simplified(args, kwargs),
-            _dearest(program.traced),
-            program.traced,
-        )
+        return program, tuple(sorted(findings, key=lambda one: -one.cost.time)), after_xla
 
     def _read(self, call: Call) -> Graph:
         closed, _ = _jax.trace(self._on_arrays(call, []), call.arrays)
@@ -225,7 +267,7 @@ def _dearest(traced: Graph) -> tuple[tuple[Place, Cost], ...]:
 
     def visit(graph: Graph, runs: float) -> None:
         for node in graph.traced:
-            if node.bodies and not node.opaque:
+            if node.bodies and (not node.opaque or node.name in CHECKPOINTS):
                 for body in node.bodies:
                     visit(body, runs * turns(node))
             elif (where := place(node)) is not None:
@@ -236,16 +278,37 @@ def _dearest(traced: Graph) -> tuple[tuple[Place, Cost], ...]:
     return tuple(item for item in order[:DEAREST] if item[1].time)
 
 
+@overload
 def assert_no_redundant_work(
     fn: Callable[..., Any], *args: Any, tolerance: float = 0.02, ignore: Iterable[str] = ()
-) -> None:
+) -> None: ...
+
+
+@overload
+def assert_no_redundant_work(
+    *, tolerance: float = 0.02, ignore: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+
+
+def assert_no_redundant_work(
+    fn: Callable[..., Any] | None = None, *args: Any, tolerance: float = 0.02, ignore: Iterable[str] = ()
+) -> Any:
     """Fail if `fn` does work on these arguments that it need not do, and that XLA does not remove.
 
     What XLA adds of its own accord (ADDED) is in the report alone: it differs between backends and releases.
 
+    Called without a function it is a decorator. The function is then checked at its first call with each set of shapes
+    and dtypes, and runs as it is.
+
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> assert_no_redundant_work(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(x))), jnp.ones(8))
+        >>> @assert_no_redundant_work(tolerance=0.05)
+        ... def slope(x):
+        ...     return jax.jacfwd(lambda x: jnp.tanh(x @ jnp.ones((8, 40))))(x)[:, 0]
+        >>> slope(jnp.ones(8))
+        Traceback (most recent call last):
+        AssertionError: slope does redundant work, about ...
 
     Args:
         fn: any function that `jax.jit` accepts.
@@ -254,22 +317,47 @@ def assert_no_redundant_work(
         ignore: kinds of findings that pass, such as "wrong mode", or lines: "model.py:12", "model.py".
 
     Returns:
-        Nothing, where it passes.
+        Nothing, where it passes; without `fn` a function that takes a function, and gives it with the check before it.
 
     Raises:
         AssertionError: with the findings.
         ValueError: `ignore` names no kind of finding and no file.
+        TypeError: there are arguments, and no function.
     """
     ignore = tuple(ignore)
     for word in ignore:
         if word not in KINDS and "." not in word:
             raise ValueError(f"ignore={word!r} is no kind of finding and no file. The kinds: {', '.join(KINDS)}.")
-    found = report(fn)(*args)
-    left = [one for one in redundant(found.findings, tolerance) if not _ignored(one, ignore)]
+    if fn is not None:
+        _check(_Reporting(fn), args, {}, tolerance, ignore)
+        return None
+    if args:
+        raise TypeError("assert_no_redundant_work() takes a function before its arguments, and got None.")
+    return functools.partial(_checked, tolerance=tolerance, ignore=ignore)
+
+
+def _checked(fn: Callable[..., Any], tolerance: float, ignore: tuple[str, ...]) -> Callable[..., Any]:
+    """The function, which is checked before its first call with each set of shapes."""
+    reporting, passed = _Reporting(fn), set()
+
+    @functools.wraps(fn)
+    def run(*args, **kwargs):
+        key = reporting.key(args, kwargs)
+        if key not in passed:
+            _check(reporting, args, kwargs, tolerance, ignore)
+            passed.add(key)
+        return fn(*args, **kwargs)
+
+    return run
+
+
+def _check(reporting: "_Reporting", args: tuple, kwargs: dict, tolerance: float, ignore: tuple[str, ...]) -> None:
+    _, findings, _ = reporting.judged(reporting.call(args, kwargs))
+    left = [one for one in redundant(findings, tolerance) if not _ignored(one, ignore)]
     if left:
         share = sum(one.share for one in left)
         raise AssertionError(
-            f"{found.name} does redundant work, about {share:.0%} of the program:\n"
+            f"{reporting.name} does redundant work, about {share:.0%} of the program:\n"
             + "\n".join(f"  {one}" for one in left)
         )
 

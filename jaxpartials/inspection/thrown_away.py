@@ -2,7 +2,8 @@
 
 Of a Jacobian of which only a column, a block or the diagonal is used, the rest is computed for nothing, and so is all
 in the linear program before it that only the rest needs. Of a Jacobian with zeros that no input changes, of a function
-that is diagonal or that one of its inputs does not reach, most of what a dense basis is multiplied with is zero.
+that is diagonal or that one of its inputs does not reach, most of what a dense basis is multiplied with is zero. In
+the bodies of loops and branches as around them: a carry, or what a scan stacks, may be read in part, or in few turns.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,19 +11,18 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.cost import Cost, cost, total
+from jaxpartials.graph.cost import STACKING, Cost, cost, total
 from jaxpartials.graph.graph import Node
-from jaxpartials.inspection.bases import Basis, Elements, bases, needed_passes
+from jaxpartials.inspection.bases import BETTER, FORWARD, REVERSE, Basis, needed_passes, other_mode
 from jaxpartials.inspection.duplicates import described
-from jaxpartials.inspection.elements import Mask, everywhere, part
-from jaxpartials.inspection.finding import THROWN_AWAY, WRONG_MODE, ZEROS, Finding, Work, finding
+from jaxpartials.inspection.elements import everywhere, part
+from jaxpartials.inspection.finding import THROWN_AWAY, WRONG_MODE, ZEROS, Finding, Work, finding, place
+from jaxpartials.inspection.regions import Elements, Extent
 from jaxpartials.inspection.scopes import Program
 from jaxpartials.inspection.unused import pieces
 
 # Less than this part of a Jacobian's work is not told: the first and the last step of every one have some.
 SPARE = 0.2
-# Another mode must be so many times cheaper, by the number of directions.
-BETTER = 2.0
 # Of other values at least this part must be unread.
 UNREAD = 0.5
 
@@ -30,66 +30,68 @@ UNREAD = 0.5
 def thrown_away(program: Program, whole: Cost) -> list[Finding]:
     """The findings of the kinds THROWN_AWAY and ZEROS, and of the kind WRONG_MODE where they concern a Jacobian."""
     graph = program.traced
-    live = program.live.nodes[graph]
-    elements = Elements(graph, live)
-    found = bases(program.live, graph, elements)
-    inside = {node for basis in found for node in basis.nodes}
-    reading = inside | _after(live, inside)
-    elements.ask([everywhere(v) for v in graph.outputs], reading)
-    findings = [one for basis in found if (one := _of_basis(basis, elements, live, whole)) is not None]
-    return findings + list(_elsewhere(live, inside, elements, whole))
+    elements = Elements(graph, program.live)
+    elements.ask([everywhere(v) for v in graph.outputs])
+    extents = elements.extents()
+    scopes = [scope for scope, _ in elements.scopes()]
+    inside: set[Node] = set()
+    findings = []
+    for scope in scopes:
+        for basis in scope.bases:
+            inside |= {*basis.nodes, *basis.deep}
+            found = _of_basis(basis, scope, extents, whole)
+            if found is not None:
+                findings.append(found)
+    for scope in scopes:
+        unread = _unread(scope, inside, extents)
+        for loop, read in scope.stacked.items():
+            inner = scope.inside[loop][0][0]
+            idle = _unread(inner, inside, extents)
+            found = _stacked(loop, read, idle, scope, extents, whole)
+            if found is not None:
+                inside |= set(idle)
+                findings.append(found)
+        findings += _elsewhere(scope, {node: n for node, n in unread.items() if node not in inside}, extents, whole)
+    return findings
 
 
-def _after(live: Sequence[Node], nodes: set[Node]) -> set[Node]:
-    moving = set(nodes)
-    for node in live:
-        if any(v.node in moving for v in node.operands):
-            moving.add(node)
-    return moving
-
-
-def _of_basis(basis: Basis, elements: Elements, live: Sequence[Node], whole: Cost) -> Finding | None:
-    all_work = _work(basis.cost)
+def _of_basis(basis: Basis, scope: Elements, extents: dict[Node, Extent], whole: Cost) -> Finding | None:
+    nodes = [node for node in (*basis.nodes, *basis.deep) if node in extents and node not in scope.loops]
+    everything = [Work(node, extents[node].runs, extents[node].runs) for node in nodes]
+    all_work = _work(total(each.cost for each in everything))
     if not all_work:
         return None
-    unread, zero = [], []
-    for node in basis.nodes:
-        asked, nonzero = _parts(node, elements)
-        unread.append(Work(node, 1.0, 1.0 - asked))
-        zero.append(Work(node, 1.0, asked - nonzero))
-    ends = [part(elements.asked[v]) for v in basis.ends if v in elements.asked]
-    what = "a Jacobian" if len(basis.ends) == 1 else f"{len(basis.ends)} blocks of a Jacobian"
+    unread = [Work(node, e.runs, e.runs - e.asked) for node in nodes if (e := extents[node])]
+    zero = [Work(node, e.runs, e.asked - e.nonzero) for node in nodes if (e := extents[node])]
+    ends = [part(scope.asked[v]) for v in basis.ends if v in scope.asked]
+    what = "A Jacobian" if len(basis.ends) == 1 else f"{len(basis.ends)} blocks of a Jacobian"
     wasted = _work(total(each.cost for each in unread))
     if wasted >= SPARE * all_work or (ends and max(ends) <= UNREAD and wasted > 0):
         return finding(
-            THROWN_AWAY, unread, whole, f"{what} of {basis.directions} directions, of which {_named(basis, elements)}.",
+            THROWN_AWAY, unread, whole, f"{what} of {basis.directions} directions, of which {_named(basis, scope)}.",
             "Name the entries that are used: jaxpartials.partials, or jax.jvp along their directions alone.",
         )  # fmt: skip
-    passes = needed_passes(basis, live, elements.graph.outputs)
+    passes = needed_passes(basis, scope.nodes, scope.graph.outputs)
     if passes is not None and passes * BETTER <= basis.directions:
-        work = [Work(node, 1.0, 1.0 - passes / basis.directions) for node in basis.nodes]
         return finding(
-            THROWN_AWAY, work, whole,
+            THROWN_AWAY, [Work(node, n, n * (1.0 - passes / basis.directions)) for node, n, _ in everything], whole,
             f"{what} of {basis.directions} directions, which is only multiplied: {passes} would do.",
             "Multiply by jax.jvp (J v) or jax.vjp (w J) instead of forming the Jacobian.",
             factor=basis.directions / passes,
         )  # fmt: skip
-    size = sum(int(np.prod(v.shape)) for v in basis.ends) / basis.directions
-    if not basis.mapped and size and basis.directions >= BETTER * size:
-        work = [Work(node, 1.0, 1.0 - size / basis.directions) for node in basis.nodes]
-        now, better = ("forward", "reverse") if basis.mode == "jvp" else ("reverse", "forward")
-        factor = basis.directions / size
+    other = other_mode(basis, scope.nodes)
+    if other is not None:
+        size, left = other
+        now, better = ("forward", "reverse") if basis.mode == FORWARD else ("reverse", "forward")
+        work = [Work(node, n, n * (1.0 - left[node])) for node, n, _ in everything]
         return finding(
             WRONG_MODE, work, whole,
             f"{what} taken in {now} mode, {basis.directions} directions; {better} mode takes {size:.0f}.",
-            f"Use {'jax.grad or jax.jacrev' if better == 'reverse' else 'jax.jacfwd'}.", factor=factor,
+            f"Use {'jax.grad or jax.jacrev' if better == 'reverse' else 'jax.jacfwd'}.",
+            factor=all_work / max(all_work - _work(total(each.cost for each in work)), 1.0),
         )  # fmt: skip
     if _work(total(each.cost for each in zero)) >= SPARE * all_work:
-        return finding(
-            ZEROS, zero, whole, f"a basis of {basis.directions} directions through products that are mostly zero.",
-            "The Jacobian is diagonal or has zero blocks: take only the blocks, or one jvp for all lanes "
-            '(jaxpartials: "y[i]/x[i] -> i").',
-        )  # fmt: skip
+        return finding(ZEROS, zero, whole, *_zeros(basis, scope, zero))
     return None
 
 
@@ -103,47 +105,94 @@ def _named(basis: Basis, elements: Elements) -> str:
     return f"{read:.0f} of {size:.0f} entries are used"
 
 
-def _parts(node: Node, elements: Elements) -> tuple[float, float]:
-    """The parts of an equation's work that are read, and that are read and not zero."""
-    if node.bodies:
-        return 1.0, 1.0
-    values = node.operands[:1] if node.name.startswith("reduce_") and node.operands else node.outputs
-    asked, nonzero = 0.0, 0.0
-    for v in values:
-        mask: Mask = elements.asked.get(v, everywhere(v, False))
-        if v.node.name.startswith("reduce_") and v not in node.outputs:
-            mask = elements.asked.get(v, everywhere(v))
-        asked = max(asked, part(mask))
-        nonzero = max(nonzero, part(mask & elements.nonzero[v]))
-    return asked, nonzero
+def _zeros(basis: Basis, scope: Elements, zero: Sequence[Work]) -> tuple[str, str]:
+    """What is zero of a Jacobian, as exactly as its dearest product tells, and what to do about it."""
+    what = described(each.node for each in zero if each.spare)
+    for node in sorted((each.node for each in zero if each.node in basis.nodes), key=lambda node: -cost(node).time):
+        mask = scope.nonzero[node.outputs[0]]
+        for axis in range(mask.ndim):
+            idle = int((~mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))).sum())
+            if mask.shape[axis] == basis.directions and 2 * idle >= basis.directions * (1 - part(mask)) > 0:
+                verb = "is" if idle == 1 else "are"
+                return (
+                    f"{idle} of {basis.directions} directions {verb} zero in {what}.",
+                    "The Jacobian has zero blocks: name those that are not (jaxpartials.partials), or give each "
+                    "argument a Jacobian of what depends on it.",
+                )
+    runs = total(Work(each.node, each.runs, each.runs).cost for each in zero)
+    zeros = _work(total(each.cost for each in zero)) / _work(runs)
+    return (
+        f"In {basis.directions} directions, {zeros:.0%} of the numbers in {what} are zero.",
+        'The Jacobian is diagonal, or its rows are short: take one jvp for all lanes (jaxpartials: "y[i]/x[i] -> i").',
+    )
 
 
-def _elsewhere(live: Sequence[Node], inside: set[Node], elements: Elements, whole: Cost) -> Iterable[Finding]:
-    """The same of values that belong to no Jacobian."""
-    unread, zero = {}, {}
-    for node in live:
-        if node in inside or node.bodies or node.effects or any(v in elements.known.arrays for v in node.outputs):
-            continue
-        if not cost(node).time:
-            continue
-        asked = max(part(elements.asked.get(v, everywhere(v, False))) for v in node.outputs)
-        if asked <= UNREAD:
-            unread[node] = 1.0 - asked
-        elif {"jvp", "transpose"} & set(_jax.transformations(node.source)) and not any(
-            elements.nonzero[v].any() for v in node.outputs
-        ):
-            zero[node] = 1.0
+def _unread(scope: Elements, inside: set[Node], extents: dict[Node, Extent]) -> dict[Node, float]:
+    """The equations outside of Jacobians of which most is not read, and how often they need not run."""
+    found = {}
+    for node in scope.nodes:
+        if _ordinary(node, scope, inside) and extents[node].asked <= UNREAD * extents[node].runs:
+            found[node] = extents[node].runs - extents[node].asked
+    return found
+
+
+def _ordinary(node: Node, scope: Elements, inside: set[Node]) -> bool:
+    apart = node in inside or node.bodies or node.effects or any(v in scope.known.arrays for v in node.outputs)
+    return not apart and bool(cost(node).time)
+
+
+def _stacked(
+    loop: Node, read: float, idle: dict[Node, float], scope: Elements, extents: dict[Node, Extent], whole: Cost
+) -> Finding | None:
+    """The outputs of a scan that are read in few of its turns."""
+    length = loop.params["length"]
+    if read > UNREAD * length or not read:
+        return None
+    runs = max((extents[node].runs for node in scope.inside[loop][0][0].nodes), default=0.0) / length
+    outputs = [v for v in loop.outputs[loop.params["num_carry"] :] if v in scope.asked]
+    work = [Work(node, extents[node].runs, n) for node, n in idle.items()]
+    stacking = Cost(bytes=STACKING * len(outputs) * (length - read) * runs)
+    others = f"; {described(idle)} at the others for nothing" if any(_work(each.cost) for each in work) else ""
+    where = place(loop)
+    return finding(
+        THROWN_AWAY, work, whole,
+        f"A scan stacks what {length} turns give, of which {read:.0f} {'is' if read == 1 else 'are'} read{others}.",
+        "Carry what is read of the last turn, or compute it of the last carry after the loop.",
+        saved=total([*(each.cost for each in work), stacking]),
+        places=None if any(_work(each.cost) for each in work) or where is None else [where],
+    )  # fmt: skip
+
+
+def _elsewhere(
+    scope: Elements, unread: dict[Node, float], extents: dict[Node, Extent], whole: Cost
+) -> Iterable[Finding]:
+    """What is not read, or zero, of values that belong to no Jacobian."""
+    zero = {
+        node: extents[node].runs
+        for node in scope.nodes
+        if node not in unread and _ordinary(node, scope, scope.moved) and _of_zero(node, scope)
+    }
     for piece in pieces(list(unread)):
-        if not any(cost(node).flops or cost(node).transcendentals for node in piece):
+        work = [Work(node, extents[node].runs, unread[node]) for node in piece]
+        if not any(_work(each.cost) for each in work):
             continue  # elements on their way
+        part_read = max(1 - each.spare / each.runs for each in work)
         yield finding(
-            THROWN_AWAY, [Work(node, 1.0, unread[node]) for node in piece], whole,
-            f"{described(piece)} on arrays of which less than {1 - min(unread[n] for n in piece):.0%} is read.",
+            THROWN_AWAY, work, whole, f"{described(piece)} on arrays of which {_at_most(part_read)} is read.",
             "Take the part that is needed first.",
         )  # fmt: skip
     for piece in pieces(list(zero)):
         yield finding(
-            ZEROS, [Work(node, 1.0, 1.0) for node in piece], whole,
+            ZEROS, [Work(node, zero[node], zero[node]) for node in piece], whole,
             f"{described(piece)} on tangents, or values, that are zero whatever the inputs are.",
             "Differentiate only by what moves, and leave out what is multiplied by zero.",
         )  # fmt: skip
+
+
+def _at_most(part_read: float) -> str:
+    return f"at most {part_read:.0%}" if part_read else "nothing"
+
+
+def _of_zero(node: Node, scope: Elements) -> bool:
+    derived = {FORWARD, REVERSE} & set(_jax.transformations(node.source))
+    return bool(derived) and not any(scope.nonzero[v].any() for v in node.outputs)

@@ -6,7 +6,7 @@ from jaxpartials import _jax
 from jaxpartials.graph.cost import Cost, cost
 from jaxpartials.graph.graph import Graph, Node
 from jaxpartials.inspection.duplicates import TRIVIAL, described
-from jaxpartials.inspection.finding import UNUSED, Finding, Work, finding
+from jaxpartials.inspection.finding import UNUSED, Finding, Work, calls, finding, library
 from jaxpartials.inspection.scopes import Program, known_at_trace_time, turns
 from jaxpartials.rewrite.nested import is_loop
 
@@ -76,6 +76,13 @@ def _dead_code(piece: Sequence[Node], live: Iterable[Node], runs: float, whole: 
                 "What is linear in what it is differentiated by needs no value: jax.linear_transpose takes none.",
             )  # fmt: skip
         return found if found.share >= DIFFERENTIATED else None
+    dearest = max(costly, key=lambda node: cost(node).time, default=None)
+    name = library(dearest.line[0]) if dearest is not None and dearest.line else None
+    if dearest is not None and name and any(cost(node).time and calls(node) == calls(dearest) for node in live):
+        return finding(
+            UNUSED, work, whole, f"{what} of a call of {name} of which other results are used.",
+            f"Ask {name} for less, where it can be asked.",
+        )  # fmt: skip
     return finding(UNUSED, work, whole, f"{what}: no result needs it.", "Delete it, or return it.")
 
 

@@ -1,18 +1,20 @@
 """What XLA makes of the program: which findings it removes, what it adds, and what the whole costs after it.
 
 For each line and primitive the traced program computes T elements, of which a finding says R are spare; the optimised
-program computes H. The finding is removed if H <= T - R, and kept if H >= T, for the operations that XLA carries over
-one to one: transcendental functions, contractions, sorts, factorizations, loops. Other operations it rewrites into one
-another, and of them it can only be said that they are gone.
+program computes H, not counting what it copies into further fusions. The finding is removed if H <= T - R, and kept if
+H >= T, for the operations that XLA carries over one to one: transcendental functions, contractions, sorts,
+factorizations, loops. Other operations it rewrites into one another: of what is computed twice it can only be said that
+it is gone, of what is not needed only that it is there.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from jaxpartials.graph.cost import ELEMENTWISE, Cost, cost
+from jaxpartials.graph.cost import ASSUMED_TRIPS, ELEMENTWISE, Cost, cost, total
 from jaxpartials.graph.graph import CONSTANT, LITERAL, Graph, Node
-from jaxpartials.inspection.duplicates import spare
+from jaxpartials.inspection.checkpoints import Repetition, repetitions
+from jaxpartials.inspection.duplicates import described, spare
 from jaxpartials.inspection.finding import (
     ADDED,
     EQUAL_CARRIES,
@@ -21,16 +23,19 @@ from jaxpartials.inspection.finding import (
     LOOPS,
     REMOVED,
     TWICE,
+    UNDONE,
     UNKNOWN,
     UNUSED,
     Finding,
     Place,
     Work,
     finding,
+    places_of,
 )
-from jaxpartials.inspection.hlo import Module
+from jaxpartials.inspection.hlo import Branches, Instruction, Module
 from jaxpartials.inspection.scopes import Program, known_at_trace_time, turns
 from jaxpartials.inspection.unused import dead
+from jaxpartials.planprint import quantity
 
 # Opcodes by the primitives that they carry out.
 OPCODES = {
@@ -38,6 +43,9 @@ OPCODES = {
     "log1p": "log-plus-one", "expm1": "exponential-minus-one", "logistic": "logistic", "sqrt": "sqrt", "rsqrt": "rsqrt",
     "cbrt": "cbrt", "pow": "power", "atan2": "atan2", "erf": "erf", "sort": "sort", "fft": "fft",
     "conv_general_dilated": "convolution", "exp2": "exponential",
+}  # fmt: skip
+PRIMITIVES = {
+    opcode: name for name, opcode in reversed(OPCODES.items()) if opcode not in ("sort", "fft", "convolution")
 }  # fmt: skip
 WHOLE = frozenset({"svd", "eigh", "eig", "schur", "cholesky", "lu", "qr", "geqrf", "householder_product", "hessenberg"})
 PRODUCTS = frozenset({"dot"})
@@ -58,6 +66,8 @@ SILENT = frozenset({
 MERGED = frozenset({TWICE, UNUSED, INVARIANT, EQUAL_CARRIES})
 # So much of the work of a finding must be gone.
 GONE = 0.95
+# So much of the second computation of a line must be merged with the first.
+UNDONE_FROM = 0.5
 # What XLA computes more often than it was traced is told from this part of the program on.
 ADDED_FROM = 0.02
 
@@ -70,21 +80,26 @@ class Compiled:
     def __init__(self, text: str, program: Program):
         self.module = Module(text)
         self.traced: dict[Key, float] = {}
-        self.nodes: dict[Key, Node] = {}
+        self.nodes: dict[Key, list[Node]] = {}
         self._trace(program.traced, 1.0)
         # What is left once equal equations are one and dead ones gone, which XLA does first.
         self.merged = dict(self.traced)
         for node, part in _flat([*spare(program), *dead(program)]):
             self._take(node, part)
-        # XLA multiplies by the arrays that are closed over while it compiles.
+        # XLA may multiply by the arrays that are closed over while it compiles.
+        self.folded: dict[Key, float] = {}
         for node in known_at_trace_time(program.traced, (LITERAL, CONSTANT)) & set(program.live.nodes[program.traced]):
             self._take(node, 1.0)
+            key = _key(node)
+            if key is not None:
+                self.folded[key] = self.folded.get(key, 0.0) + _size(node)
         self.made: dict[Key, float] = {}
-        self.loops = 0.0
+        self.distinct: dict[Key, float] = {}  # the same without the copies in further fusions
         self.places: dict[tuple[str, int], int] = {}
         self.products = 0.0  # the elements of all products
         self.nameless = False  # whether nothing tells where some of them come from
-        for one, runs, _ in self.module.instructions():
+        values: set[tuple[Key, int]] = set()
+        for one, runs, _, _, value in self.module.runs:
             if one.opcode in PRODUCTS:
                 # What is folded into a product, a transpose say, may have given it its name.
                 self.nameless = self.nameless or not one.line
@@ -96,13 +111,16 @@ class Compiled:
                 key = (*one.line, one.primitive)
                 size = 1 if one.primitive in WHOLE else one.size
                 self.made[key] = self.made.get(key, 0.0) + runs * size
+                if (key, value) not in values:
+                    values.add((key, value))
+                    self.distinct[key] = self.distinct.get(key, 0.0) + runs * size
 
     def _trace(self, graph: Graph, runs: float) -> None:
         for node in graph.traced:
             key = _key(node)
             if key is not None:
                 self.traced[key] = self.traced.get(key, 0.0) + runs * _size(node)
-                self.nodes.setdefault(key, node)
+                self.nodes.setdefault(key, []).append(node)
             for body in node.bodies:
                 self._trace(body, runs * turns(node))
 
@@ -139,72 +157,116 @@ class Compiled:
             if gone >= GONE and spare and self.nameless and self.products > traced - GONE * spare:
                 return UNKNOWN  # the products without a line may be these
             return REMOVED if gone >= GONE else KEPT
-        if found.kind in MERGED and extra and all(self._gone(found.kind, key, extra[key]) >= GONE for key in extra):
-            return REMOVED
-        return UNKNOWN
+        gone = [self._gone(found.kind, key, extra[key]) for key in extra]
+        if found.kind in MERGED:
+            return REMOVED if gone and min(gone) >= GONE else UNKNOWN
+        # Nothing but arithmetic: still there if it is as it was.
+        return KEPT if gone and not any(gone) else UNKNOWN
 
     def _gone(self, kind: str, key: Key, spare: float) -> float:
         """The part of the spare elements that XLA does not compute."""
-        traced, merged, made = self.traced.get(key, 0.0), self.merged.get(key, 0.0), self.made.get(key, 0.0)
+        traced, merged, made = self.traced.get(key, 0.0), self.merged.get(key, 0.0), self.distinct.get(key, 0.0)
         if kind in MERGED:
             # Of all that is equal or dead on this line, so much is gone; which, nobody can tell.
-            spare = max(spare, traced - merged)
+            folded = self.folded.get(key, 0.0)
+            spare = max(spare, traced - merged - folded)
+            traced -= folded if traced - made >= max(spare, folded) else 0.0
         else:
             traced = merged
         return min(max((traced - made) / spare, 0.0), 1.0)
 
     def added(self, whole: Cost) -> list[Finding]:
-        """What is computed more often than it was traced: what XLA copies into several fusions."""
+        """What XLA copies into several fusions."""
         findings = []
         for key, made in self.made.items():
-            traced = self.traced.get(key, 0.0)
-            if key[2] in PLAIN or not traced or made < 1.2 * traced:
+            once, nodes = self.distinct[key], self.nodes.get(key)
+            if key[2] in PLAIN or not nodes or made < 1.2 * once:
                 continue
-            node = self.nodes[key]
-            more = (made - traced) / max(_size(node), 1) * cost(node)
-            where = Place(key[0], key[1], node.line[2] if node.line else "")
+            node = nodes[0]
+            more = (made - once) / max(_size(node), 1) * cost(node)
             one = finding(
-                ADDED, (), whole, f"{key[2]} is computed {made / traced:.2g} times as often as it was traced.",
+                ADDED, [Work(each, 1.0, 0.0) for each in nodes], whole,
+                f"{key[2]} is computed {made / once:.2g} times on the same values.",
                 "XLA repeats it in each fusion that reads it rather than store it; optimization_barrier may stop it.",
-                saved=more, places=[where],
+                saved=more,
             )  # fmt: skip
             if one.share >= ADDED_FROM:
                 findings.append(replace(one, xla=KEPT))
         return findings
 
+    def undone(self, again: Sequence[Repetition], whole: Cost) -> list[Finding]:
+        """The checkpoints whose second computation XLA has merged with the first."""
+        extra: dict[Key, float] = {}
+        for one in again:
+            for each in one.work:
+                if (key := _key(each.node)) is not None:
+                    extra[key] = extra.get(key, 0.0) + each.runs * _size(each.node)
+        gone = {key: min((self.merged[key] - self.distinct.get(key, 0.0)) / n, 1.0) for key, n in extra.items()}
+        merged: dict[tuple[tuple[Place, ...], bool], list[Repetition]] = {}
+        for one in again:
+            work = tuple(
+                each._replace(spare=each.runs * gone[key])
+                for each in one.work if (key := _key(each.node)) and key[2] not in PLAIN and gone[key] >= UNDONE_FROM
+            )  # fmt: skip
+            if work:
+                merged.setdefault((places_of(work), one.allowed), []).append(replace(one, work=work))
+        findings = []
+        for (_, allowed), alike in merged.items():
+            work = [each for one in alike for each in one.work]
+            held = quantity(sum(one.held for one in alike))
+            one = finding(
+                UNDONE, work, whole,
+                f"{described(each.node for each in work)} of jax.checkpoint: XLA has merged the second computation with"
+                f" the first, whose results, up to {held}B, stay in memory.",
+                "Leave prevent_cse=True, or put it into a scan, whose turns are not merged."
+                if allowed else "Put it into a scan, whose turns are not merged: this backend drops the barriers.",
+            )  # fmt: skip
+            if one.share >= ADDED_FROM:
+                findings.append(replace(one, xla=REMOVED))
+        return findings
+
     def cost(self) -> Cost:
-        """The whole program after XLA: operations as they are counted before it, bytes between its kernels."""
-        flops = transcendentals = contractions = moved = turns = 0.0
-        sizes = {
-            one.name: one.shapes[0][1]
-            for listing in self.module.computations.values() for one in listing if one.shapes
-        }  # fmt: skip
-        widths = {one.name: one.bytes for listing in self.module.computations.values() for one in listing}
-        for one, runs, fused in self.module.instructions():
-            per: Cost | None = None
-            if one.opcode == "dot":
-                depth = self.module.depth(one, sizes)
-                contractions += runs * 2 * one.size * depth
-                flops += runs * 2 * one.size * depth
-            elif one.opcode in ARITHMETIC:
-                flops += runs * one.size
-            elif one.opcode == "reduce":
-                flops += runs * max(math.prod(sizes.get(one.operands[0], ())) - one.size, 0) if one.operands else 0
-            elif one.opcode in set(OPCODES.values()) and one.opcode not in ("sort", "fft", "convolution"):
-                name = next(name for name, opcode in OPCODES.items() if opcode == one.opcode)
-                arithmetic, transcendental = ELEMENTWISE.get(name, (1, 0))
-                flops += runs * one.size * arithmetic
-                transcendentals += runs * one.size * transcendental
-            elif one.opcode in ("custom-call", "sort", "fft", "convolution") and one.line:
-                node = self.nodes.get((*one.line, one.primitive))
-                if node is not None:
-                    per = (1 if one.primitive in WHOLE else one.size) / max(_size(node), 1) * cost(node)
-                    flops, contractions = flops + runs * per.flops, contractions + runs * per.contractions
-            if one.opcode == "while":
-                turns += runs
+        """The whole program after XLA: operations as they are counted before it, bytes between its kernels.
+
+        Of the branches of a conditional the dearest is counted, as before XLA.
+        """
+        listings = [one for listing in self.module.computations.values() for one in listing]
+        sizes = {one.name: one.shapes[0][1] for one in listings if one.shapes}
+        widths = {one.name: one.bytes for one in listings}
+        costs: dict[Branches, list[Cost]] = {(): []}
+        for one, times, fused, branches, _ in self.module.runs:
+            here = self._operations(one, sizes)
             if not fused and one.opcode not in SILENT:
-                moved += runs * (one.bytes + sum(widths.get(v, 0.0) for v in one.operands))
-        return Cost(flops, moved, transcendentals, contractions, turns)
+                here += Cost(bytes=one.bytes + sum(widths.get(v, 0.0) for v in one.operands))
+            costs.setdefault(branches, []).append(times * here)
+        # Inner conditionals before outer ones.
+        for branches in sorted(costs, key=len, reverse=True):
+            if branches and branches in costs:
+                *around, (name, _) = branches
+                siblings = [other for other in costs if other[:-1] == tuple(around) and other and other[-1][0] == name]
+                alternatives = [total(costs.pop(other)) for other in siblings]
+                costs.setdefault(tuple(around), []).append(max(alternatives, key=lambda each: each.time))
+        return total(costs[()])
+
+    def _operations(self, one: Instruction, sizes: dict[str, tuple[int, ...]]) -> Cost:
+        """Of one instruction that runs once."""
+        if one.opcode == "dot":
+            flops = 2.0 * one.size * self.module.depth(one, sizes)
+            return Cost(flops, contractions=flops)
+        if one.opcode in ARITHMETIC:
+            return Cost(one.size)
+        if one.opcode == "reduce" and one.operands:
+            return Cost(max(math.prod(sizes.get(one.operands[0], ())) - one.size, 0))
+        if one.opcode in PRIMITIVES:
+            arithmetic, transcendental = ELEMENTWISE.get(PRIMITIVES[one.opcode], (1, 0))
+            return Cost(one.size * arithmetic, transcendentals=one.size * transcendental)
+        if one.opcode in ("custom-call", "sort", "fft", "convolution") and one.line:
+            for node in self.nodes.get((*one.line, one.primitive), ())[:1]:
+                per = (1 if one.primitive in WHOLE else one.size) / max(_size(node), 1) * cost(node)
+                return Cost(per.flops, contractions=per.contractions)
+        if one.opcode == "while":
+            return Cost(turns=ASSUMED_TRIPS if one.turns is None else one.turns, unknown_trips=one.turns is None)
+        return Cost()
 
 
 def _flat(work: Iterable[Work]) -> Iterable[tuple[Node, float]]:
@@ -240,10 +302,13 @@ def _carries_out(opcode: str, primitive: str) -> bool:
         return opcode in CONTRACTED
     if primitive in WHOLE:
         return opcode == "custom-call"
+    if primitive == "mul" and opcode == "select":  # by zeros and ones
+        return True
     return opcode in (OPCODES.get(primitive), PLAIN.get(primitive)) and opcode is not None
 
 
 def judge(findings: Sequence[Finding], text: str, program: Program, whole: Cost) -> tuple[list[Finding], Cost]:
     """The findings with XLA's verdict, what XLA adds, and what the program costs after it."""
     compiled = Compiled(text, program)
-    return [*map(compiled.judged, findings), *compiled.added(whole)], compiled.cost()
+    further = [*compiled.added(whole), *compiled.undone(repetitions(program), whole)]
+    return [*map(compiled.judged, findings), *further], compiled.cost()
