@@ -1,6 +1,7 @@
 """The gradient of a loss, recognised, and taken again of the loss made cheaper."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxpartials.graph.cost import cost_of
 from jaxpartials.graph.graph import Graph, Value, is_zero, reach
@@ -15,10 +16,9 @@ def gradients(program: Program, by: dict[Value, Value]) -> dict[Value, Value]:
     """The gradients that a program computes, old to new; `by` is what in it has a cheaper equal already."""
     traced, graph = program.traced, program.graph
     found: dict[Value, Value] = {}
-    wrt = [v for v in traced.inputs if is_float(v)]
     done: set[int] = set()
     program.renew()
-    for loss in _losses(traced, wrt):
+    for loss, wrt in _losses(traced):
         if loss.node.number in done:
             continue
         value = program.made(loss)
@@ -52,23 +52,36 @@ def _gradient(value: Value, cut: Sequence[Value], inputs: Sequence[Value]):
     return run
 
 
-def _losses(traced: Graph, wrt: Sequence[Value]) -> list[Value]:
-    """What a gradient may have been taken of: a number, or one for each of what is mapped over all. Last first."""
-    moving = _moving(traced, wrt)
+def _losses(traced: Graph) -> list[tuple[Value, list[Value]]]:
+    """What a gradient may have been taken of: a number, or one for each of what is mapped over all. Last first.
+
+    With each, the inputs that it may have been taken by: the function that was differentiated got them as they are, so
+    all that depends on them and leads to the loss was differentiated.
+    """
+    wrt = [v for v in traced.inputs if is_float(v)]
+    moving, outside = _moving(traced, wrt)
     found = []
     for node in reversed(traced.traced):
+        by = moving.get(node.number, 0) & ~outside.get(node.number, 0)
         stack = names(node)
         mapped = next((i for i, name in enumerate(stack) if name != MAPPED), len(stack))
-        if stack[mapped : mapped + 1] == (LINEARISED,) and node.number in moving and not node.effects:
-            found += [v for v in node.outputs if is_float(v) and len(v.shape) == mapped]
+        if by and stack[mapped : mapped + 1] == (LINEARISED,) and not node.effects:
+            inputs = [v for k, v in enumerate(wrt) if by >> k & 1]
+            found += [(v, inputs) for v in node.outputs if is_float(v) and len(v.shape) == mapped]
     return found[:MOST_LOSSES]
 
 
-def _moving(traced: Graph, values: Sequence[Value]) -> set[int]:
-    """The equations, dead ones too, that depend on some of these values."""
-    start = {(v.node.number, v.index) for v in values}
-    moving: set[int] = set()
+def _moving(traced: Graph, values: Sequence[Value]) -> tuple[dict[int, int], dict[int, int]]:
+    """For each equation, dead ones too, the values that it depends on, and those on which it depends by way of an
+    equation that was not differentiated. Bit k stands for the k-th value."""
+    moving: dict[Any, int] = {(v.node.number, v.index): 1 << k for k, v in enumerate(values)}
+    outside: dict[Any, int] = {}
     for node in traced.traced:
-        if any(v.node.number in moving or (v.node.number, v.index) in start for v in node.operands):
-            moving.add(node.number)
-    return moving
+        on = by = 0
+        for v in node.operands:
+            on |= moving.get(v.node.number, 0) | moving.get((v.node.number, v.index), 0)
+            by |= outside.get(v.node.number, 0)
+        if on:
+            moving[node.number] = on
+            outside[node.number] = by if LINEARISED in names(node) else on
+    return moving, outside

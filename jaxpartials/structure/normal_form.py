@@ -25,7 +25,7 @@ from jaxpartials.graph.graph import LITERAL, Node, Value, what
 from jaxpartials.structure import rules
 from jaxpartials.structure.axes_rules import elementwise
 
-MOST_PARTS = 1000  # longer sums and products are not opened when they stand in another
+MOST_PARTS = 100  # longer sums and products are not opened when they stand in another
 
 
 @dataclass(frozen=True)
