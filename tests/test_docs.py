@@ -3,7 +3,8 @@
 The blocks of a page run in order, in one namespace. A ```text block right after one is what it prints or, where it
 raises, the last lines of its traceback. Whitespace does not count, `...` stands for anything, and numbers with a point
 or an exponent may differ in the fourth digit. A block titled `model.py` runs as the file of that name, so that
-messages which name a line name one the reader can see. Other libraries' code is in ```py blocks, which do not run.
+messages which name a line name one the reader can see. Other libraries' code is in ```py blocks, which do not run, or
+imported from one of OTHERS: such a page is skipped where the library is not installed.
 """
 
 import contextlib
@@ -24,6 +25,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Libraries that are shown, and that the package does not need.
+OTHERS = ("diffrax", "equinox", "flax", "folx")
 
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"]+)"')
@@ -104,6 +108,9 @@ def agrees(expected: str, printed: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page, monkeypatch):
+    code = "".join(block.code for block in blocks(page.read_text()))
+    for library in re.findall(rf"^(?:import|from) ({'|'.join(OTHERS)})\b", code, re.MULTILINE):
+        pytest.importorskip(library, reason=f"{page.name} shows {library}, which is not installed")
     module = types.ModuleType(f"docs_{page.stem.replace('-', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with jax.enable_x64(False):

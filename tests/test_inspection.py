@@ -95,9 +95,10 @@ def test_a_hessian_with_a_gradient_taken_forward(taken, kind):
 def test_a_hessian_forward_over_forward_for_each_lane():
     shapes = ((6, 20), *HESSIAN[1:])
     lanes = (0, None, None)
-    found = found_in(jax.vmap(jax.jacfwd(jax.jacfwd(energy)), lanes), shapes)
-    (one,) = [one for one in found if one.kind == WRONG_MODE]
-    assert one.factor == 20
+    forward, reverse = (jax.vmap(jax.jacfwd(first(energy)), lanes) for first in (jax.jacfwd, jax.grad))
+    (one,) = [one for one in found_in(forward, shapes) if one.kind == WRONG_MODE]
+    # Twenty directions for one, of which the lanes share the first product; around them are the values.
+    assert traced_operations(forward, shapes) / traced_operations(reverse, shapes) < one.factor < 20
 
 
 def test_a_hessian_in_reverse_over_reverse_takes_no_more_than_forward_over_reverse():
@@ -178,7 +179,8 @@ def test_nested_gradients_inside_a_gradient():
         return jnp.sum(jnp.tanh(jnp.tanh(t * w) @ v))
 
     def reverse(t, w, v):
-        return jax.grad(jax.grad(u))(t, w, v) + u(t, w, v)
+        second = jax.grad(jax.grad(u))(t, w, v)
+        return second + u(t, w, v)
 
     def forward(t, w, v):
         along = lambda t: jax.jvp(lambda t: u(t, w, v), (t,), (1.0,))
@@ -370,9 +372,9 @@ def test_loop_free_duplicates_are_removed(optimised):
 
 def test_duplicates_beside_products_of_constants_are_removed(optimised):
     # XLA may or may not multiply the basis by the last weights while it compiles.
-    w, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(6, 40), (40, 60)]))
+    w, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(600, 40), (40, 6)]))
     network = lambda x: jnp.tanh(x @ w) @ v
-    found = report(lambda x: (network(x), jax.jacrev(network)(x)))(*arguments(((6,),)))
+    found = report(lambda x: (network(x), jax.jacrev(network)(x)))(*arguments(((600,),)))
     assert [one.xla for one in found.findings if one.kind == TWICE] == ["removed"]
 
 

@@ -43,7 +43,7 @@ ADVICE = {
 
 def duplicates(program: Program, whole: Cost) -> list[Finding]:
     """The findings of the kinds TWICE, INVARIANT and EQUAL_CARRIES."""
-    alike: dict[object, list[Work]] = {}
+    alike: dict[tuple, list[Work]] = {}
     for kind, times, work in _components(_spare(program)):
         if kind != TWICE or not _by_itself(work):
             called = called_from(work) if kind == TWICE else ()
