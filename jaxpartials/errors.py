@@ -43,3 +43,24 @@ class BatchError(JaxPartialsError, ValueError):
 
     What to do: accumulate a mean or a sum, and compute what follows from it afterwards.
     """
+
+
+class StableError(JaxPartialsError, TypeError):
+    """An operation of `stable` cannot take its arguments.
+
+    Raised when an argument is no array of numbers, when shapes do not broadcast, when an operation on real numbers gets
+    complex ones, and when a wider precision is asked for that is not to be had.
+
+    What to do: the message names the arguments, with shapes and dtypes, and what to pass instead.
+    """
+
+
+class StabilityError(JaxPartialsError, ValueError):
+    """A function cannot be checked by `check_stability`.
+
+    Raised when no argument is a range or holds real floating-point numbers, when a range is none, when the function's
+    results hold no such numbers, and when an equation on the way cannot be evaluated in a precision that is enough.
+
+    What to do: the message names the argument or the equation and its line; pass `3.0` rather than `3`, a range
+    `(low, high)`, or install mpmath.
+    """

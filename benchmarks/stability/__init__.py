@@ -1,0 +1,1 @@
+"""How accurate and how fast the operations of `jaxpartials.stable` are, beside the plain ones."""

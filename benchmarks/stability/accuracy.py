@@ -1,0 +1,164 @@
+"""Errors of derivatives, in units in the last place, against mpmath."""
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+from benchmarks.stability.case import Case
+
+DIGITS = 420
+Orders = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of one partial derivative at the points where the true value is a normal number.
+
+    Attributes:
+        orders: how often it is differentiated by each argument.
+        points: the points, one row each.
+        values: what was computed there.
+        true: what is true there, in float64.
+        ulp: the errors; inf where a nan, a spurious inf or a spurious zero came out.
+    """
+
+    orders: Orders
+    points: np.ndarray
+    values: np.ndarray
+    true: np.ndarray
+    ulp: np.ndarray
+
+    @property
+    def worst(self) -> float:
+        return float(self.ulp.max(initial=0.0))
+
+    def bad(self, bound: float) -> int:
+        """How many points are further off than `bound` ulp."""
+        return int((self.ulp > bound).sum())
+
+    def __str__(self) -> str:
+        if not self.ulp.size:
+            return f"orders {self.orders}: no point"
+        k = int(self.ulp.argmax())
+        return (
+            f"orders {self.orders}: {self.ulp[k]:.3g} ulp at {tuple(map(float, self.points[k]))}, "
+            f"where it is {self.values[k]!r}, and should be {self.true[k]!r}"
+        )
+
+
+def points(case: Case, most: int = 400) -> np.ndarray:
+    """Where a case is tried, in float32."""
+    if len(case.grids) == 1:
+        chosen = [(x,) for x in case.grids[0]]
+    else:
+        pairs = list(itertools.product(*case.grids))
+        rng = np.random.default_rng(2)
+        chosen = [pairs[k] for k in rng.permutation(len(pairs))[:most]]
+    rows = np.asarray([p for p in chosen if case.within(*p)], np.float32)
+    return rows[np.lexsort(rows.T[::-1])]
+
+
+def multi_orders(count: int, order: int) -> list[Orders]:
+    """All ways to differentiate `order` times by `count` arguments."""
+    return [orders for orders in itertools.product(range(order + 1), repeat=count) if sum(orders) == order]
+
+
+def derivative(fn, orders: Orders):
+    """∂^|orders| fn / ∂x₁^i ∂x₂^j … as a function of scalars, by `jax.grad` innermost and `jax.jvp` above it."""
+    ways = [k for k, n in enumerate(orders) for _ in range(n)]
+    for depth, k in enumerate(ways):
+        fn = _reverse(fn, k) if depth == 0 else _forward(fn, k)
+    return fn
+
+
+def _reverse(fn, k):
+    return jax.grad(fn, k)
+
+
+def _forward(fn, k):
+    def along(*xs):
+        held = lambda x: fn(*xs[:k], x, *xs[k + 1 :])
+        return jax.jvp(held, (xs[k],), (jnp.ones_like(xs[k]),))[1]
+
+    return along
+
+
+def computed(fn, orders: Orders, rows: np.ndarray, *, jit: bool = True) -> np.ndarray:
+    """The derivative at each row."""
+    mapped = jax.vmap(derivative(fn, orders))
+    return np.asarray((jax.jit(mapped) if jit else mapped)(*rows.T)).astype(np.float64)
+
+
+@functools.cache
+def exact(true, orders: Orders, row: tuple[float, ...]) -> mpmath.mpf:
+    """The true derivative at a point."""
+    with mpmath.workdps(DIGITS):
+        at = tuple(map(mpmath.mpf, row))
+        if not any(orders):
+            return mpmath.mpf(true(*at))
+        # mpmath's step is absolute: the digits must reach below the smallest argument, at each order.
+        return mpmath.mpf(mpmath.diff(true, at if len(at) > 1 else at[0], orders if len(at) > 1 else orders[0]))
+
+
+def errors(
+    case: Case, fn, orders: Orders, *, jit: bool = True, most: int = 400, values: np.ndarray | None = None
+) -> Errors:
+    """The errors of one partial derivative of `fn`, the case's stable or plain function, or of values given."""
+    rows = points(case, most)
+    got = computed(fn, orders, rows, jit=jit) if values is None else values
+    truth = [exact(case.true, orders, row) for row in map(_numbers, rows)]
+    scales = [scale(case, orders, row, value) for row, value in zip(map(_numbers, rows), truth, strict=True)]
+    tiny, huge = (mpmath.mpf(float(x)) for x in (jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max))
+    # Relative to a tensor that overflows nothing is promised.
+    whole = [not case.vector or size <= huge for size in scales]
+    normal = np.asarray([tiny <= abs(value) <= huge and fits for value, fits in zip(truth, whole, strict=True)], bool)
+    ulp = np.asarray([_ulp(g, t, s) for g, t, s in zip(got, truth, scales, strict=True)])
+    if sum(orders) > case.strict and not case.vector:
+        # One order more is dear, and only needed where the first measure is not met.
+        for k in np.flatnonzero(normal & (ulp > case.bounds[sum(orders)]) & np.isfinite(got)):
+            row = _numbers(rows[k])
+            raised = (orders[:i] + (orders[i] + 1,) + orders[i + 1 :] for i in range(len(row)))
+            moved = sum(abs(x * exact(case.true, other, row)) for x, other in zip(row, raised, strict=True))
+            ulp[k] = _ulp(got[k], truth[k], scales[k] + moved)
+    as_float = np.asarray([float(t) for t in truth])
+    return Errors(orders, rows[normal], got[normal], as_float[normal], ulp[normal])
+
+
+def scale(case: Case, orders: Orders, row: tuple[float, ...], value: mpmath.mpf) -> mpmath.mpf:
+    """The size of what is computed: of a vector's derivatives, that of the largest."""
+    if not case.vector:
+        return abs(value)
+    return max(abs(exact(case.true, other, row)) for other in multi_orders(len(row), sum(orders)))
+
+
+def _numbers(row: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(float, row))
+
+
+def _ulp(got: float, true: mpmath.mpf, scale: mpmath.mpf) -> float:
+    if not np.isfinite(got):
+        return np.inf
+    if got == 0 and scale == abs(true):
+        return np.inf
+    _, exponent = mpmath.frexp(scale)
+    return float(abs(mpmath.mpf(got) - true) / mpmath.ldexp(mpmath.mpf(1), int(exponent) - 24))
+
+
+def torch_errors(case: Case, torch, orders: Orders, *, most: int = 400) -> Errors:
+    """The errors of torch's derivative, by its own reverse mode at every order."""
+    return errors(case, None, orders, most=most, values=_torch_values(case, torch, orders, points(case, most)))
+
+
+def _torch_values(case: Case, torch, orders: Orders, rows: np.ndarray) -> np.ndarray:
+    fn = case.torch(torch)
+    xs = [torch.tensor(column, requires_grad=True) for column in rows.T.copy()]
+    # Elementwise, so the gradient of the sum is that of each.
+    value = fn(*xs)
+    for k in (k for k, n in enumerate(orders) for _ in range(n)):
+        (value,) = torch.autograd.grad(value.sum(), xs[k], create_graph=True)
+    return value.detach().numpy().astype(np.float64)

@@ -1,0 +1,84 @@
+"""logsumexp, softmax, log softmax and cross-entropies, of three logits."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+
+from benchmarks.stability.case import Case
+from benchmarks.stability.grids import positive, signed
+from jaxpartials import stable
+
+# Of the range in which softmax takes all values, and beyond.
+LOGITS = signed(positive(24, 1e-3, 200.0))
+GRIDS = (LOGITS,) * 3
+# Two equal logits that outweigh the rest are a root of all third derivatives at once: no bound relative to them holds.
+BOUNDS = (8, 8, 8, float("inf"))
+
+
+def true_logsumexp(*a):
+    return mpmath.log(sum(map(mpmath.exp, a)))
+
+
+def away_from_root(*a):
+    """The value has roots, at which it is no more accurate than the largest of a."""
+    with mpmath.workdps(30):
+        return abs(true_logsumexp(*map(mpmath.mpf, a))) > abs(max(a)) / 2
+
+
+def of_three(fn, *more):
+    return lambda x, y, z: fn(jnp.stack([x, y, z]), *more)
+
+
+CASES = (
+    Case(
+        "logsumexp",
+        of_three(stable.logsumexp),
+        of_three(jax.nn.logsumexp),
+        true_logsumexp,
+        GRIDS,
+        bounds=BOUNDS,
+        vector=True,
+        within=away_from_root,
+        torch=lambda torch: lambda x, y, z: torch.logsumexp(torch.stack([x, y, z]), 0),
+    ),
+    Case(
+        "softmax",
+        lambda x, y, z: stable.softmax(jnp.stack([x, y, z]))[0],
+        lambda x, y, z: jax.nn.softmax(jnp.stack([x, y, z]))[0],
+        lambda x, y, z: mpmath.exp(x) / (mpmath.exp(x) + mpmath.exp(y) + mpmath.exp(z)),
+        GRIDS,
+        # Its second derivatives by two equal elements are small beside the first.
+        bounds=(8, 8, float("inf"), float("inf")),
+        vector=True,
+        torch=lambda torch: lambda x, y, z: torch.softmax(torch.stack([x, y, z]), 0)[0],
+    ),
+    Case(
+        "log_softmax",
+        lambda x, y, z: stable.log_softmax(jnp.stack([x, y, z]))[0],
+        lambda x, y, z: jax.nn.log_softmax(jnp.stack([x, y, z]))[0],
+        lambda x, y, z: -mpmath.log1p(mpmath.exp(y - x) + mpmath.exp(z - x)),
+        GRIDS,
+        bounds=BOUNDS,
+        vector=True,
+        torch=lambda torch: lambda x, y, z: torch.log_softmax(torch.stack([x, y, z]), 0)[0],
+    ),
+    Case(
+        "softmax_cross_entropy",
+        of_three(stable.softmax_cross_entropy, jnp.array([0.0, 1.0, 0.0])),
+        lambda x, y, z: -jax.nn.log_softmax(jnp.stack([x, y, z]))[1],
+        lambda x, y, z: mpmath.log1p(mpmath.exp(x - y) + mpmath.exp(z - y)),
+        GRIDS,
+        bounds=BOUNDS,
+        vector=True,
+    ),
+    Case(
+        "softmax_cross_entropy_with_integer_labels",
+        of_three(stable.softmax_cross_entropy_with_integer_labels, 1),
+        lambda x, y, z: jax.nn.logsumexp(jnp.stack([x, y, z])) - y,
+        lambda x, y, z: mpmath.log1p(mpmath.exp(x - y) + mpmath.exp(z - y)),
+        GRIDS,
+        bounds=BOUNDS,
+        vector=True,
+        torch=lambda torch: lambda x, y, z: torch.nn.functional.cross_entropy(torch.stack([x, y, z]), torch.tensor(1)),
+    ),
+)

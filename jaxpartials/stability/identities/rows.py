@@ -1,0 +1,105 @@
+"""Rows: identities of real numbers, the formula to the left and what is computed in its place to the right."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxpartials import stable
+from jaxpartials.graph.graph import Value
+from jaxpartials.stability.identities.formulas import Algebra, Apply, Formula, Product
+
+Arrays = Any
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """`emit` of the operands is what a value is equal to, by the row that was asked or by the one that it names."""
+
+    emit: Callable[..., Arrays]
+    operands: tuple[Value, ...]
+    row: "Row | None" = None
+
+
+Look = Callable[[Algebra, Value], Rewrite | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An identity: the formula as it is printed, what stands in its place, and where the two are equal."""
+
+    formula: str
+    replacement: str
+    condition: str
+    roots: frozenset[str]  # the primitives that the formula can end with
+    look: Look
+
+    @property
+    def operation(self) -> str:
+        """What replaces the formula as users write it: "stable.hypot", or a formula where no operation does."""
+        found = re.search(r"stable\.\w+", self.replacement)
+        return found.group() if found else self.replacement
+
+
+def identity(
+    table: list[Row],
+    text: str,
+    *formulas: Formula,
+    give: Callable[..., Arrays],
+    condition: str = "wherever the formula is defined",
+) -> None:
+    """Enter the row "formula → replacement": `give`, of arrays named like the variables, equals each of the formulas.
+
+    What a product is multiplied by besides stays a factor.
+    """
+    names = list(inspect.signature(give).parameters)
+
+    def look(algebra: Algebra, value: Value) -> Rewrite | None:
+        for formula in formulas:
+            found = algebra.find(formula, value) if value.node.name in _roots(formula) else None
+            if found is not None:
+                return times(algebra, found.number, found.others, give, [found.at[name] for name in names])
+        return None
+
+    left, right = text.split(" → ")
+    table.append(Row(left, right, condition, frozenset().union(*map(_roots, formulas)), look))
+
+
+def pattern(table: list[Row], *roots: str) -> Callable[[Look], Look]:
+    """Enter a row whose docstring is "formula → replacement: condition"."""
+
+    def enter(look: Look) -> Look:
+        text, _, condition = (inspect.getdoc(look) or "").partition(": ")
+        left, right = text.split(" → ")
+        table.append(Row(left, right, " ".join(condition.split()).rstrip("."), frozenset(roots), look))
+        return look
+
+    return enter
+
+
+def times(algebra: Algebra, number: Any, others: Any, give: Callable[..., Arrays], operands: list[Value]) -> Rewrite:
+    """`give` of the operands, times a number and powers of other values."""
+    above = [(v, p) for v, p in others if p > 0]
+    below = [(v, -p) for v, p in others if p < 0]
+    factors = [algebra.product(part) for part in (above, below) if part]
+
+    def emit(*arrays: Any) -> Any:
+        result, rest = give(*arrays[: len(operands)]), list(arrays[len(operands) :])
+        if number != 1:
+            result = -result if number == -1 else float(number) * result
+        if above:
+            result = result * rest.pop(0)
+        return stable.divide(result, rest.pop(0)) if below else result
+
+    return Rewrite(emit, (*operands, *factors))
+
+
+def _roots(formula: Formula) -> frozenset[str]:
+    if isinstance(formula, Apply):
+        return frozenset({formula.function})
+    if isinstance(formula, Product):
+        if len(formula.factors) == 1 and formula.factors[0][1].denominator == 2:
+            return frozenset({"sqrt"})
+        return frozenset({"mul", "div"})
+    return frozenset({"add", "sub", "add_any"})
