@@ -43,13 +43,14 @@ def check_stability(
     that is wrong every equation is run alone on its exact operands: the one whose own error explains the result's is
     the culprit.
 
-    >>> import jax.numpy as jnp
-    >>> def approach(x):
-    ...     t = jnp.exp(-x)
-    ...     return 1.0 - t
-    >>> report = check_stability(approach, (1e-20, 10.0), orders=(0, 1))
-    >>> [(loss.derivative, loss.culprit.how, loss.culprit.instead) for loss in report.losses]
-    [('f', 'cancellation', 'expm1 x')]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> def approach(x):
+        ...     t = jnp.exp(-x)
+        ...     return 1.0 - t
+        >>> report = check_stability(approach, (1e-20, 10.0), orders=(0, 1))
+        >>> [(loss.derivative, loss.culprit.how, loss.culprit.instead) for loss in report.losses]
+        [('f', 'cancellation', 'expm1 x')]
 
     What a program approximates (a series cut short, a fitted polynomial) is not seen: the program is its own reference.
     A result that is small because the inputs nearly cancel is not held against the program where rounding the inputs

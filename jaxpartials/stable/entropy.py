@@ -55,7 +55,8 @@ def xlogy(x: ArrayLike, y: ArrayLike) -> jax.Array:
     '-1e+20'
 
     Args:
-        x, y: of shapes that broadcast; complex numbers are given to `jax.scipy.special.xlogy`.
+        x: of shapes that broadcast; complex numbers are given to `jax.scipy.special.xlogy`.
+        y: as `x`.
 
     Returns:
         x log y, within 4 ulp; all derivatives within 8 ulp. Where x = 0 it is 0, unless y is nan, and ∂y and its
@@ -81,7 +82,8 @@ def rel_entr(x: ArrayLike, y: ArrayLike) -> jax.Array:
     -inf
 
     Args:
-        x, y: of shapes that broadcast; no complex numbers.
+        x: of shapes that broadcast; no complex numbers.
+        y: as `x`.
 
     Returns:
         x log(x/y), orders 0 to 3 within 8 ulp, whether or not x/y is representable. At x = 0 < y: ∂x = −inf, ∂y = 0,
@@ -110,7 +112,8 @@ def kl_div(x: ArrayLike, y: ArrayLike) -> jax.Array:
     '4.997e-07'
 
     Args:
-        x, y: of shapes that broadcast; no complex numbers.
+        x: of shapes that broadcast; no complex numbers.
+        y: as `x`.
 
     Returns:
         x log(x/y) − x + y, within 16 ulp; orders 1 to 3 within 8 ulp, whether or not x/y is representable. At

@@ -27,11 +27,14 @@ def quadratic_roots(a: ArrayLike, b: ArrayLike, c: ArrayLike) -> tuple[jax.Array
     The plain formula cancels in one of the roots, and b² leaves the range: in float32 for (1, 1e4, 1) it gives 0 for
     the second root, which is −1e-4, and −inf and inf for (1e25, −3e25, 2e25), whose roots are 1 and 2.
 
-    >>> [round(float(r), 5) for r in quadratic_roots(1e25, -3e25, 2e25)]
-    [1.0, 2.0]
+    Examples:
+        >>> [round(float(r), 5) for r in quadratic_roots(1e25, -3e25, 2e25)]
+        [1.0, 2.0]
 
     Args:
-        a, b, c: real, of shapes that broadcast.
+        a: real, of shapes that broadcast.
+        b: as `a`.
+        c: as `a`.
 
     Returns:
         Both roots, within 4 ulp; derivatives of order 1 within 8 ulp, of order 2 within 16, of order 3 within 32 ulp of

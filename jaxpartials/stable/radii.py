@@ -36,7 +36,8 @@ def hypot(x: ArrayLike, y: ArrayLike) -> jax.Array:
     True
 
     Args:
-        x, y: real, of shapes that broadcast.
+        x: real, of shapes that broadcast.
+        y: as `x`.
 
     Returns:
         h, within 3 ulp; orders 1 and 2 within 8 ulp; order 3 within 16 ulp of |f‴| + Σ|xₖ ∂ₖf‴|. At x = y = 0 the
@@ -64,7 +65,8 @@ def arctan2(y: ArrayLike, x: ArrayLike) -> jax.Array:
     True
 
     Args:
-        y, x: real, of shapes that broadcast.
+        y: real, of shapes that broadcast.
+        x: as `y`.
 
     Returns:
         The angle in [−π, π], within 4 ulp; orders 1 and 2 within 12 ulp; order 3 within 16 ulp of
@@ -165,8 +167,10 @@ class Polar(NamedTuple):
     Attributes:
         h: the distance.
         r: 1/h; 0 at the origin.
-        u, v: x/h, y/h; 0 at the origin.
-        plus, minus: u + v, u − v, to the same relative accuracy.
+        u: x/h, y/h; 0 at the origin.
+        v: as `u`.
+        plus: u + v, u − v, to the same relative accuracy.
+        minus: as `plus`.
         error: how far r, and with it each of the others, is too small, relatively.
     """
 

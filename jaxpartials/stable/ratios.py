@@ -31,7 +31,8 @@ def divide(x: ArrayLike, y: ArrayLike) -> jax.Array:
     representable: that of log(x/y) is 1/y even where x/y² is outside the range, if y/x is in it.
 
     Args:
-        x, y: real or complex, of shapes that broadcast.
+        x: real or complex, of shapes that broadcast.
+        y: as `x`.
 
     Returns:
         x/y, as exact as `jnp.divide`; orders 1 and 2 within 4 ulp, order 3 within 8 ulp wherever the true value is a

@@ -51,10 +51,14 @@ def var(
 
     Args:
         a: any shape; complex numbers give the sum of the variances of both parts.
-        axis, dtype, keepdims: as in `jax.numpy.var`.
-        ddof, correction: what is taken from the number of elements; one of them.
+        axis: as in `jax.numpy.var`.
+        dtype: as `axis`.
+        keepdims: as `axis`.
+        ddof: what is taken from the number of elements; one of them.
+        correction: as `ddof`.
         where: which elements count.
-        out, mean: None. The mean is computed here.
+        out: None. The mean is computed here.
+        mean: as `out`.
 
     Returns:
         The variance, within 8 ulp; derivatives of one order within 8 ulp of the largest of them. Of equal elements it
@@ -95,7 +99,15 @@ def std(
     [0.0, 0.0, 0.0]
 
     Args:
-        a, axis, dtype, out, ddof, keepdims, where, mean, correction: as for `var`.
+        a: as for `var`.
+        axis: as for `var`.
+        dtype: as for `var`.
+        out: as for `var`.
+        ddof: as for `var`.
+        keepdims: as for `var`.
+        where: as for `var`.
+        mean: as for `var`.
+        correction: as for `var`.
 
     Returns:
         σ, within 8 ulp; derivatives of one order within 8 ulp of the largest of them, order 3 within 16 ulp. Of equal

@@ -86,8 +86,9 @@ def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] = -1) -> jax
     The plain x/√(Σx²) is inf, 0 or nan where the squares leave the range: in float32 (inf, inf) for (3e-25, 4e-25); it
     should be (0.6, 0.8).
 
-    >>> [round(float(u), 3) for u in normalize(jnp.array([3e-25, 4e-25]))]
-    [0.6, 0.8]
+    Examples:
+        >>> [round(float(u), 3) for u in normalize(jnp.array([3e-25, 4e-25]))]
+        [0.6, 0.8]
 
     Args:
         x: real, any shape.
@@ -123,7 +124,8 @@ def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int =
     True
 
     Args:
-        predictions, targets: real, of shapes that broadcast.
+        predictions: real, of shapes that broadcast.
+        targets: as `predictions`.
         axis: the axis of the vectors.
 
     Returns:
