@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("operations", nargs="*", metavar="OPERATION", help="as in the tables; all, if none is named")
     parser.add_argument("--markdown", action="store_true", help="print the table as the documentation holds it")
     parser.add_argument("--smoke", action="store_true", help="few points or small arrays: only to see that it runs")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if unknown := [name for name in options.operations if name not in CASES]:
         parser.error(f"no operation {', '.join(unknown)}; there are {', '.join(CASES)}")
     cases = [CASES[name] for name in options.operations or CASES]
