@@ -32,32 +32,37 @@ def orders_up_to(case, highest):
 
 @cases
 def test_all_orders_are_within_the_bounds_promised_jitted(case):
-    # A vector's third derivatives take long to compile: one JAX is enough.
-    for orders in orders_up_to(case, 2 if case.vector and jax.__version_info__ < (0, 11) else 3):
+    for orders in orders_up_to(case, 3):
         found = accuracy.errors(case, case.stable, orders, most=MOST)
         assert found.worst <= case.bounds[sum(orders)], f"{case.name}, {found}"
 
 
 @cases
 def test_all_orders_are_within_the_bounds_promised_eagerly(case):
-    for orders in orders_up_to(case, 2 if len(case.grids) == 1 else 1):
+    for orders in orders_up_to(case, 2):
         found = accuracy.errors(case, case.stable, orders, jit=False, most=MOST)
         assert found.worst <= case.bounds[sum(orders)], f"{case.name}, {found}"
 
 
-@elementwise
+@cases
 def test_what_is_too_small_is_finite_and_what_is_too_large_is_not(case):
     tiny, huge = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
     rows = accuracy.points(case, MOST)
     for orders in orders_up_to(case, 2):
         got = accuracy.computed(case.stable, orders, rows)
         for row, value in zip(rows, got, strict=True):
-            true = accuracy.exact(case.true, orders, tuple(map(float, row)))
-            if abs(true) < tiny:
+            at = tuple(map(float, row))
+            true = accuracy.exact(case.true, orders, at)
+            if case.vector:
+                # The elements err with the largest; where that overflows they may be nan, but never a wrong number.
+                if accuracy.scale(case, orders, at, true) < huge / 2:
+                    assert np.isfinite(value), (case.name, orders, row, value)
+                elif abs(true) > huge:
+                    assert not abs(value) < huge / 2, (case.name, orders, row, value)
+            elif abs(true) < tiny:
                 # Underflow is to zero, or to a subnormal number.
-                assert np.isfinite(value), (case.name, orders, row)
                 assert abs(value) <= 2 * tiny, (case.name, orders, row, value)
-            elif abs(true) > huge and not np.isnan(value):  # inf · 0 of a tangent that is zero is nan, as in plain JAX
+            elif abs(true) > huge:
                 assert abs(value) > huge / 2, (case.name, orders, row, value)
                 assert np.sign(value) == mpmath.sign(true), (case.name, orders, row, value)
 
@@ -114,7 +119,7 @@ def test_float64_is_as_accurate(case):
                 scale = accuracy.scale(case, orders, at, true)
                 if 1e-300 <= scale <= 1e300:
                     error = abs(mpmath.mpf(value) - true) / scale / float(jnp.finfo(jnp.float64).eps)
-                    assert error <= max(2 * case.bounds[sum(orders)], 64), (case.name, orders, row, value, true, error)
+                    assert error <= 2 * case.bounds[sum(orders)], (case.name, orders, row, value, true, error)
 
 
 @elementwise

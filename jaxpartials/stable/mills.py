@@ -126,9 +126,16 @@ def _nodes() -> np.ndarray:
 
 def _fitted(values: np.ndarray, tolerance: float) -> Coefficients:
     """As many terms as the tolerance asks for of the Chebyshev series in t through the values at the nodes."""
-    # Whole turns are taken out in whole numbers, lest the angles lose their last digits.
-    turns = np.outer(np.arange(NODES), 2 * np.arange(NODES) + 1) % (4 * NODES)
-    series = np.cos(turns * (np.pi / (2 * NODES))) @ values * (2 / NODES)
+    series = _cosines(np.outer(np.arange(NODES), 2 * np.arange(NODES) + 1)) @ values * (2 / NODES)
     series[0] /= 2
     wanted = np.flatnonzero(np.abs(series) > tolerance * np.abs(values).min())[-1]
     return tuple(map(float, series[: wanted + 1]))
+
+
+def _cosines(k: np.ndarray) -> np.ndarray:
+    """cos(πk/(2·NODES)), of angles up to π/4: the error of π times a larger one would be the same in every term."""
+    k = k % (4 * NODES)
+    k = np.minimum(k, 4 * NODES - k)
+    sign, k = np.where(k > NODES, -1, 1), np.minimum(k, 2 * NODES - k)
+    angle = np.pi / (2 * NODES) * np.minimum(k, NODES - k)
+    return sign * np.where(2 * k > NODES, np.sin(angle), np.cos(angle))

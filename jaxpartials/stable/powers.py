@@ -83,16 +83,16 @@ def _nth_power(orders: Orders, x: jax.Array, y: jax.Array) -> jax.Array:
     i, j = orders
     if i == j == 0:
         return jnp.power(x, y)
-    # Where the coefficient overflows, the power is 0 or inf whatever it is, and 0·inf would be nan.
     c = _coefficient(i, j, jnp.abs(x), y)
-    c = jnp.where(jnp.isinf(c), jnp.copysign(jnp.finfo(x.dtype).max, c), c)
     # Of a negative number there are no powers near a whole one.
     return _times_power(jnp.where(x < 0, jnp.nan, c) if j else c, x, y, i)
 
 
 def _times_power(c: jax.Array, x: jax.Array, y: jax.Array, i: int) -> jax.Array:
     """c·x^(y−i)."""
-    size = jnp.abs(x)
+    size, whole_c = jnp.abs(x), c
+    # Where the coefficient overflows, the power is 0 or inf whatever it is, and 0·inf would be nan.
+    c = jnp.where(jnp.isinf(c), jnp.copysign(jnp.finfo(x.dtype).max, c), c)
     if i < 2:
         half = size ** (y / 2)
         if i == 0:
@@ -106,11 +106,11 @@ def _times_power(c: jax.Array, x: jax.Array, y: jax.Array, i: int) -> jax.Array:
         rest, lost = errorfree.two_sum(y, jnp.full_like(y, -i))
         half = size ** (rest / 2)
         product = (c * half) * half
-        product = product + product * (lost * _log(size))
+        product = jnp.where(jnp.isinf(product), product, product + product * (lost * _log(size)))
     # 0 and inf, where halves and quotients are nan.
     at_zero, exponent = size == 0, y - i
-    limit = jnp.where(exponent == 0, 1, jnp.where((exponent > 0) == at_zero, 0, jnp.inf))
-    product = jnp.where(at_zero | jnp.isinf(size), jnp.where((c == 0) & (i > 0), 0, c * limit), product)
+    limit = jnp.where(exponent == 0, whole_c, c * jnp.where((exponent > 0) == at_zero, 0, jnp.inf))
+    product = jnp.where(at_zero | jnp.isinf(size), jnp.where((c == 0) & (i > 0), 0, limit), product)
     parity = _parity(y) * (-1) ** i
     return product * jnp.where(jnp.signbit(x), jnp.where(at_zero & jnp.isnan(parity), 1, parity), 1)
 

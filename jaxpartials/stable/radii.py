@@ -270,10 +270,10 @@ def homogeneous(p: Mapping[tuple[int, int], float], k: int, at: Polar) -> jax.Ar
     mixed = sorted(spread(len(pairs), None, 0) + spread(rest_of_r, at.r, 0.5), key=lambda term: term[0])
     following = iter(pairs)
     ordered = small[:alone] + [next(following) if f is None else f for _, f in mixed]
-    result = functools.reduce(jnp.multiply, ordered, jnp.asarray(total, at.u.dtype))
-    # 1/h is a factor of each u, v and 1/h; its rounding errors add up.
+    # 1/h is a factor of each u, v and 1/h; its rounding errors add up. Put right early, where nothing is infinite.
     count = max(i + j for i, j in p) + k
-    return result if count < 3 else result + result * (count * at.error)
+    total = jnp.asarray(total, at.u.dtype)
+    return functools.reduce(jnp.multiply, ordered, total if count < 3 else total + total * (count * at.error))
 
 
 def power(x: jax.Array, n: int) -> jax.Array:
@@ -330,8 +330,24 @@ def _one_is_lost(x: jax.Array) -> jax.Array:
 def _nth_smooth_abs(orders: Orders, x: jax.Array, epsilon: jax.Array) -> jax.Array:
     """∂xⁱ of ∂εʲ W^½ = (½)(½ − 1)…(½ − j + 1) W^(½ − j), W = x² + ε."""
     i, j = orders
+    if i + j <= 1:
+        h = _smooth_radius(x, epsilon)
+        direction = jnp.where(jnp.isinf(x), jnp.sign(x), x / h)
+        return h if i + j == 0 else jnp.where(h == 0, 0, direction if i else 0.5 / h)
     c = math.prod(0.5 - k for k in range(j))
     return power_of_radius(1 - 2 * j, (i, 0), x, jnp.sqrt(epsilon), c)
+
+
+def _smooth_radius(x: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """√(x² + ε); no square leaves the range."""
+    e = jnp.finfo(x.dtype).maxexp
+    epsilon = jnp.where(epsilon < 0, jnp.nan, epsilon)
+    plain = x * x + epsilon
+    huge, small = plain == jnp.inf, plain < 2.0 ** -(e * 3 // 4)
+    s = jnp.where(huge, 2.0 ** -(e * 33 // 64), jnp.where(small, 2.0 ** (e * 5 // 8), 1.0)).astype(x.dtype)
+    back = jnp.where(huge, 2.0 ** (e * 33 // 64), jnp.where(small, 2.0 ** -(e * 5 // 8), 1.0)).astype(x.dtype)
+    scaled = x * s
+    return jnp.where(jnp.isinf(x), jnp.inf, jnp.sqrt(scaled * scaled + (epsilon * s) * s) * back)
 
 
 _hypot = family("hypot", _nth_hypot)

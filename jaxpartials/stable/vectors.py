@@ -49,7 +49,8 @@ def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None,
     Returns:
         The norm, within 4 ulp for up to a thousand elements (the sum rounds as `jnp.sum` does); orders 1 and 2 within
         8 ulp, order 3 within 16 ulp of the largest of the derivatives of their order; for p ≠ 2, order n ≥ 2 within
-        32 ulp of ‖x‖^(1−n) if no element is much below the largest. Of 0 the norm is 0, and all its
+        32 ulp of ‖x‖^(1−n) if no element is much below the largest. Where one of the derivatives of an order
+        overflows, the others of that order may be nan. Of 0 the norm is 0, and all its
         derivatives are 0: the first is the subgradient of least norm. ±inf among the elements gives inf and nan for
         derivatives, nan gives nan. For 1 < p < 2 the second derivative at a vector with a zero element is inf or
         nan; in truth it is inf.
@@ -97,7 +98,8 @@ def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] = -1) -> jax
 
     Returns:
         x/‖x‖, within 4 ulp; orders 1 and 2 within 8 ulp, order 3 within 16 ulp of the largest derivative of their
-        order of any element. Of 0 it is 0, and so are all its derivatives, by convention.
+        order of any element; where that overflows, they may be nan. Of 0 it is 0, and so are all its derivatives, by
+        convention.
 
     Raises:
         StableError: if x is complex or no array of numbers, or `ord` is no such p.
@@ -131,7 +133,8 @@ def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int =
     Returns:
         c, within 8 ulp of 1; orders 1 and 2 within 16 ulp, order 3 within 32 ulp of 1/(‖x‖ⁱ ‖y‖ʲ), i + j = n. For
         nearly parallel vectors they are themselves much smaller than that: no vectors of this precision determine them
-        better. Of a zero vector c is 0 and its derivatives with respect to it are 0, by convention.
+        better. Where 1/(‖x‖ⁱ ‖y‖ʲ) overflows, they may be nan. Of a zero vector c is 0 and its derivatives with
+        respect to it are 0, by convention.
 
     Raises:
         StableError: if an argument is complex or no array of numbers, or their shapes do not broadcast.
@@ -142,7 +145,7 @@ def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int =
     if jnp.iscomplexobj(x):
         raise StableError(f"cosine_similarity takes real vectors, and got {described(predictions, targets)}.")
     axes = _axes(x, 2, axis)
-    return jnp.sum(_direction(2.0, axes, x) * _direction(2.0, axes, y), axes).astype(dtype)
+    return jnp.squeeze(_cosine(axes, x, y), axes).astype(dtype)
 
 
 def _axes(x: jax.Array, ord: Any, axis: int | Sequence[int] | None) -> Axes:
@@ -182,12 +185,16 @@ def _value(p: float, axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """‖x‖ over a power of two, and that power."""
     if p != 2:
         return _scaled_value(p, axes, x)
-    # One pass where no vector needs scaling: squares below the smallest normal number do not count beside such a sum.
+    # One pass where no vector needs scaling.
     squares = jnp.sum(x * x, axes, keepdims=True)
-    e = jnp.finfo(x.dtype).maxexp
-    fits = jnp.all((squares > 2.0 ** -(e * 5 // 8)) & (squares < jnp.inf))
     plain = lambda x, squares: (jnp.sqrt(squares), jnp.ones_like(squares))
-    return lax.cond(fits, plain, lambda x, squares: _scaled_value(p, axes, x), x, squares)
+    return lax.cond(_fits(squares), plain, lambda x, squares: _scaled_value(p, axes, x), x, squares)
+
+
+def _fits(squares: jax.Array) -> jax.Array:
+    """Whether no sum of squares left the range: squares below the smallest normal number do not count beside these."""
+    e = jnp.finfo(squares.dtype).maxexp
+    return jnp.all((squares > 2.0 ** -(e * 5 // 8)) & (squares < jnp.inf))
 
 
 def _scaled_value(p: float, axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -222,6 +229,21 @@ def _direction(p: float, axes: Axes, x: jax.Array) -> jax.Array:
     return (x * (1 / power)) * jnp.where(scaled == 0, 0, 1 / scaled)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _cosine(axes: Axes, x: jax.Array, y: jax.Array) -> jax.Array:
+    """x·y/(‖x‖ ‖y‖), its axes kept; 0 for x = 0 or y = 0."""
+    squares, others = (jnp.sum(z * z, axes, keepdims=True) for z in (x, y))
+    plain = lambda x, y: jnp.sum(x * y, axes, keepdims=True) / jnp.sqrt(squares) / jnp.sqrt(others)
+    return lax.cond(_fits(squares) & _fits(others), plain, functools.partial(_scaled_cosine, axes), x, y)
+
+
+def _scaled_cosine(axes: Axes, x: jax.Array, y: jax.Array) -> jax.Array:
+    (a, p), (b, q) = (_scaled_value(2.0, axes, z) for z in (x, y))
+    # In units of the powers, a product that underflows does not count.
+    product = jnp.sum((x * (1 / p)) * (y * (1 / q)), axes, keepdims=True)
+    return jnp.where((a == 0) | (b == 0), 0, product / a / b)
+
+
 @_norm.defjvp
 def _norm_tangent(p: float, axes: Axes, xs, dxs):
     return _norm(p, axes, *xs), jnp.sum(_gradient(p, axes, *xs) * dxs[0], axes, keepdims=True)
@@ -238,6 +260,16 @@ def _direction_tangent(p: float, axes: Axes, xs, dxs):
     r, t = _reciprocal_norm(p, axes, *xs), _direction(p, axes, *xs)
     along = jnp.sum(_gradient(p, axes, *xs) * dxs[0], axes, keepdims=True)
     return t, dxs[0] * r - (t * r) * along
+
+
+@_cosine.defjvp
+def _cosine_tangent(axes: Axes, xs, dxs):
+    c = _cosine(axes, *xs)
+    terms = []
+    for (x, y), dx in zip((xs, xs[::-1]), dxs, strict=True):
+        r, u, w = _reciprocal_norm(2.0, axes, x), _direction(2.0, axes, x), _direction(2.0, axes, y)
+        terms.append(jnp.sum(((w - c * u) * r) * dx, axes, keepdims=True))
+    return c, sum(terms)
 
 
 def _gradient(p: float, axes: Axes, x: jax.Array) -> jax.Array:
