@@ -15,7 +15,7 @@ WIDTH = 110
 
 def render(plan: "Plan") -> str:
     """The table, the notes and the total, as text."""
-    table = Table(box=None, pad_edge=False, header_style="")
+    table = plain_table()
     for title in ("partial", "mode", "passes", "lanes", "shared", "operations", "bytes"):
         numbers = title in ("passes", "operations", "bytes")
         table.add_column(title, justify="right" if numbers else "left", overflow="fold")
@@ -43,10 +43,15 @@ def render(plan: "Plan") -> str:
     return text
 
 
-def as_text(table: Table) -> str:
+def plain_table() -> Table:
+    """An empty table without rules: what all tables of the library look like."""
+    return Table(box=None, pad_edge=False, header_style="")
+
+
+def as_text(table: Table, width: int = WIDTH) -> str:
     """A table without colours, and without spaces at the ends of its lines."""
     out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
+    Console(file=out, width=width, color_system=None, highlight=False, markup=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from rich.table import Table
 
 from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results, emitted
 from jaxpartials.graph.cost import Cost, cost_of
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import CONTROL, donated, read
-from jaxpartials.planprint import as_text, operations, quantity
+from jaxpartials.planprint import as_text, operations, plain_table, quantity
 from jaxpartials.rederive import rederived
 from jaxpartials.rewrite.pipeline import PASSES, RULES
 
@@ -105,7 +104,7 @@ class Stats:
         return self.steps[-1]
 
     def __str__(self) -> str:
-        table = Table(box=None, pad_edge=False, header_style="")
+        table = plain_table()
         for title in ("program", "equations", "loops", "operations", "bytes"):
             table.add_column(title, justify="left" if title == "program" else "right")
         for step in self.steps:

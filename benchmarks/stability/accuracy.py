@@ -160,5 +160,6 @@ def _torch_values(case: Case, torch, orders: Orders, rows: np.ndarray) -> np.nda
     # Elementwise, so the gradient of the sum is that of each.
     value = fn(*xs)
     for k in (k for k, n in enumerate(orders) for _ in range(n)):
-        (value,) = torch.autograd.grad(value.sum(), xs[k], create_graph=True)
+        # Of what does not depend on the argument any more torch makes no zeros.
+        (value,) = torch.autograd.grad(value.sum(), xs[k], create_graph=True, allow_unused=True, materialize_grads=True)
     return value.detach().numpy().astype(np.float64)

@@ -21,6 +21,7 @@ CASES = (
         lambda x: x * mpmath.log(x),
         (POSITIVE + (0.36787945, 0.36787942, 0.36787948, 0.368, 0.9999, 1.0001),),
         (4, 8, 8, 8),
+        torch=lambda torch: lambda x: torch.xlogy(x, x),
     ),
     Case(
         "xlogy",
@@ -29,6 +30,7 @@ CASES = (
         lambda x, y: x * mpmath.log(y),
         (WHOLE, POSITIVE),
         (4, 8, 8, 8),
+        torch=lambda torch: torch.xlogy,
     ),
     Case(
         "rel_entr",
@@ -37,6 +39,7 @@ CASES = (
         lambda x, y: x * mpmath.log(x / y),
         (BOTH, BOTH),
         (8, 8, 8, 8),
+        torch=lambda torch: lambda x, y: x * torch.log(x / y),
     ),
     Case(
         "kl_div",
@@ -45,5 +48,6 @@ CASES = (
         lambda x, y: x * mpmath.log(x / y) - x + y,
         (BOTH, BOTH),
         (16, 8, 8, 8),
+        torch=lambda torch: lambda x, y: x * torch.log(x / y) - x + y,
     ),
 )

@@ -48,6 +48,7 @@ CASES = (
         lambda x: mpmath.log(-mpmath.expm1(-x)),
         (POSITIVE,),
         bounds=(8, 8, 8, 8),
+        torch=lambda torch: lambda x: torch.log(-torch.expm1(-x)),
     ),
     Case(
         "logdiffexp",
@@ -56,6 +57,7 @@ CASES = (
         true_logdiffexp,
         (EXPONENTS, EXPONENTS),
         bounds=(16, 16, 16, 16),
+        torch=lambda torch: lambda x, y: x + torch.log1p(-torch.exp(y - x)),
         within=lambda x, y: x > y and away_from_root(true_logdiffexp)(x, y),
     ),
 )

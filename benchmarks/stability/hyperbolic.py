@@ -1,5 +1,7 @@
 """tanh and log cosh."""
 
+import math
+
 import jax.numpy as jnp
 import mpmath
 
@@ -16,5 +18,6 @@ CASES = (
         lambda x: mpmath.log(mpmath.cosh(x)),
         (WHOLE,),
         bounds=(8, 8, 8, 8),
+        torch=lambda torch: lambda x: torch.logaddexp(x, -x) - math.log(2.0),
     ),
 )

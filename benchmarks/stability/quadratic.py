@@ -37,6 +37,7 @@ CASES = tuple(
         (4, 8, 16, 32),
         vector=True,
         within=_real,
+        torch=lambda torch, sign=sign: lambda a, b, c: (-b + sign * torch.sqrt(b * b - 4 * a * c)) / (2 * a),
     )
     for k, sign in enumerate((-1, 1))
 )

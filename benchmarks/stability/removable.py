@@ -42,6 +42,7 @@ CASES = (
         _plain_sinc,
         mpmath.sinc,
         (WHOLE + _around(SINC),),
+        torch=lambda torch: lambda x: torch.sinc(x / math.pi),
     ),
     Case(
         "cosc",
@@ -49,6 +50,7 @@ CASES = (
         lambda x: (1 - jnp.cos(x)) / x**2,
         lambda x: (1 - mpmath.cos(x)) / x**2,
         (WHOLE + _around(COSC),),
+        torch=lambda torch: lambda x: (1 - torch.cos(x)) / x**2,
     ),
     Case(
         "exprel",
@@ -58,6 +60,7 @@ CASES = (
         (WHOLE + (87.0, 88.9, 90.5, 92.7),),
         (8, 8, 8, 8),
         strict=3,
+        torch=lambda torch: lambda x: torch.expm1(x) / x,
     ),
     Case(
         "log1prel",
@@ -67,5 +70,6 @@ CASES = (
         (POSITIVE + tuple(-x for x in positive(30, high=0.9, seed=8)) + tuple(x - 1 for x in everyday(8, 1e-6, 0.5)),),
         (8, 8, 8, 8),
         strict=3,
+        torch=lambda torch: lambda x: torch.log1p(x) / x,
     ),
 )

@@ -70,6 +70,7 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
+        torch=lambda torch: lambda *xs: -torch.log_softmax(torch.stack(xs), 0)[1],
     ),
     Case(
         "softmax_cross_entropy_with_integer_labels",
@@ -79,6 +80,8 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
-        torch=lambda torch: lambda x, y, z: torch.nn.functional.cross_entropy(torch.stack([x, y, z]), torch.tensor(1)),
+        torch=lambda torch: lambda *xs: torch.nn.functional.cross_entropy(
+            torch.stack(xs, 1), torch.ones(len(xs[0]), dtype=torch.int64), reduction="none"
+        ),
     ),
 )

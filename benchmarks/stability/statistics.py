@@ -33,6 +33,7 @@ CASES = tuple(
         # Of equal numbers the deviation has no derivative.
         within=lambda x, y, z: len({x, y, z}) > 1,
         plain_is_accurate=name == "var" and not place,
+        torch=lambda torch, name=name: lambda *xs: getattr(torch, name)(torch.stack(xs), 0, correction=0),
     )
     for place, grid in (("", ANYWHERE), (" far from 0", FAR))
     for name, stable_op, plain, true, bounds in (

@@ -34,7 +34,7 @@ CASES = (
         (FEW,) * 3,
         bounds=(4, 8, 8, 16),
         vector=True,
-        torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs)),
+        torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs), dim=0),
     ),
     Case(
         "norm, p = 3",
@@ -46,7 +46,7 @@ CASES = (
         vector=True,
         # Errors are relative to ‖x‖^(1 − order); second derivatives at a nearly axial vector are much less than that.
         within=lambda x, y: abs(x / 8) <= abs(y) <= abs(x * 8),
-        torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs), 3),
+        torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs), 3, dim=0),
     ),
     Case(
         "normalize",
@@ -71,7 +71,7 @@ CASES = (
         # Errors are relative to ‖x‖^−order; for nearly parallel vectors the gradient is much less than that.
         within=lambda a, b: abs(a * OTHER[1] - b * OTHER[0]) > 0.3 * max(abs(a), abs(b)),
         torch=lambda torch: (
-            lambda a, b: torch.nn.functional.cosine_similarity(torch.stack([a, b]), torch.tensor(OTHER), 0, 0.0)
+            lambda *xs: torch.nn.functional.cosine_similarity(torch.stack(xs), torch.tensor(OTHER)[:, None], 0, 0.0)
         ),
     ),
 )

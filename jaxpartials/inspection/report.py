@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
 from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results
@@ -25,7 +22,7 @@ from jaxpartials.inspection.findings import findings_in, traced_cost
 from jaxpartials.inspection.page import page_html, summary_html
 from jaxpartials.inspection.scopes import Program, turns
 from jaxpartials.inspection.xla import judge
-from jaxpartials.planprint import operations, quantity
+from jaxpartials.planprint import as_text, operations, plain_table, quantity
 from jaxpartials.simplification import ANY, simplify
 
 WIDTH = 100
@@ -177,7 +174,7 @@ def _as_dict(here: Cost | None) -> dict[str, Any] | None:
 
 
 def _table(findings: Iterable[Finding]) -> str:
-    table = Table(box=None, pad_edge=False, header_style="")
+    table = plain_table()
     for title in ("", "finding", "where", "operations", "bytes", "share", "XLA"):
         table.add_column(title, justify="left" if title in ("finding", "where", "XLA") else "right", overflow="fold")
     for i, one in enumerate(findings, start=1):
@@ -188,9 +185,7 @@ def _table(findings: Iterable[Finding]) -> str:
             str(i), kind, where + (f"\nand {more} more" if more > 0 else ""), quantity(one.operations),
             quantity(one.cost.bytes), f"{one.share:.1%}", one.xla,
         )  # fmt: skip
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return as_text(table, WIDTH)
 
 
 class _Reporting(ByShape):
