@@ -27,6 +27,8 @@ class Case:
         plain_is_accurate: whether the plain way meets the bounds, too, on the newest JAX: then the operation has done
             its work, and is there for the older ones.
         torch: the same in torch, as a function of the module.
+        rows: the operation and the plain one on a matrix that holds vectors in its rows: what is timed of a vector's
+            operation.
     """
 
     name: str
@@ -40,3 +42,4 @@ class Case:
     within: Callable[..., bool] = lambda *xs: True
     plain_is_accurate: bool = False
     torch: Callable[..., Any] | None = None
+    rows: tuple[Callable[..., Any], Callable[..., Any]] | None = None

@@ -80,8 +80,10 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
-        torch=lambda torch: lambda *xs: torch.nn.functional.cross_entropy(
-            torch.stack(xs, 1), torch.ones(len(xs[0]), dtype=torch.int64), reduction="none"
+        torch=lambda torch: (
+            lambda *xs: torch.nn.functional.cross_entropy(
+                torch.stack(xs, 1), torch.ones(len(xs[0]), dtype=torch.int64), reduction="none"
+            )
         ),
     ),
 )

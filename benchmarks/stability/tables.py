@@ -55,16 +55,19 @@ def _torch() -> ModuleType | None:
 
 
 def speed_rows(cases: Sequence[Case], smoke: bool = False) -> Table:
-    """The time of a million elements over that of the plain operation, in turns in one process."""
+    """The time of a million elements over that of the plain operation, in turns in one process.
+
+    Vectors have 64 elements each.
+    """
     header = ("operation", "forward", "reverse")
     return header, (_speed_row(case, 1_000 if smoke else 1_000_000, 3 if smoke else 60) for case in cases)
 
 
 def _speed_row(case: Case, size: int, rounds: int) -> tuple[str, ...]:
-    args = tuple(_sample(case, size))
+    args = (_matrix(size),) if case.rows else tuple(_sample(case, size))
     ratios = []
-    for make in (_forward, _reverse):
-        runs = [make(fn, args) for fn in (case.stable, case.plain)]
+    for make in (_forward, _pulled_back) if case.rows else (_mapped, _gradient):
+        runs = [make(fn, args) for fn in case.rows or (case.stable, case.plain)]
         times = [_times(runs) for _ in range(rounds)]
         ratios.append(statistics.median(ours / plain for ours, plain in times))
     return case.name, *(f"{ratio:.2f}" for ratio in ratios)
@@ -78,13 +81,33 @@ def _sample(case: Case, size: int) -> Iterator[jax.Array]:
     return map(jnp.asarray, np.ascontiguousarray(chosen.T))
 
 
-def _forward(fn, args):
+def _matrix(size: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(4).normal(size=(size // 64, 64)), np.float32)
+
+
+def _mapped(fn, args):
     return functools.partial(jax.jit(jax.vmap(fn)), *args)
 
 
-def _reverse(fn, args):
+def _gradient(fn, args):
     gradient = jax.vmap(jax.value_and_grad(fn, tuple(range(len(args)))))
     return functools.partial(jax.jit(gradient), *args)
+
+
+def _forward(fn, args):
+    return functools.partial(jax.jit(fn), *args)
+
+
+def _pulled_back(fn, args):
+    shape = jax.eval_shape(fn, *args).shape
+    cotangent = jnp.asarray(np.random.default_rng(5).normal(size=shape), np.float32)
+
+    @jax.jit
+    def run(cotangent, *args):
+        value, pull = jax.vjp(fn, *args)
+        return value, pull(cotangent)
+
+    return functools.partial(run, cotangent, *args)
 
 
 def _times(runs) -> list[float]:

@@ -25,6 +25,10 @@ def _plain_cosine(x, y):
     return x @ y / (jnp.linalg.norm(x) * jnp.linalg.norm(y))
 
 
+def _plain_cosines(x, y):
+    return jnp.sum(x * y, 1) / (jnp.linalg.norm(x, axis=1) * jnp.linalg.norm(y, axis=1))
+
+
 CASES = (
     Case(
         "norm",
@@ -35,6 +39,7 @@ CASES = (
         bounds=(4, 8, 8, 16),
         vector=True,
         torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs), dim=0),
+        rows=(lambda x: stable.norm(x, axis=1), lambda x: jnp.linalg.norm(x, axis=1)),
     ),
     Case(
         "norm, p = 3",
@@ -47,6 +52,7 @@ CASES = (
         # Errors are relative to ‖x‖^(1 − order); second derivatives at a nearly axial vector are much less than that.
         within=lambda x, y: abs(x / 8) <= abs(y) <= abs(x * 8),
         torch=lambda torch: lambda *xs: torch.linalg.norm(torch.stack(xs), 3, dim=0),
+        rows=(lambda x: stable.norm(x, 3, axis=1), lambda x: jnp.linalg.norm(x, 3, axis=1)),
     ),
     Case(
         "normalize",
@@ -59,6 +65,7 @@ CASES = (
         # Of one element of u the derivatives are all small where it is nearly 1; the bound is that of all of u.
         within=lambda x, y: abs(x) <= abs(y),
         torch=lambda torch: lambda *xs: torch.nn.functional.normalize(torch.stack(xs), dim=0, eps=0.0)[0],
+        rows=(stable.normalize, lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True)),
     ),
     Case(
         "cosine_similarity",
@@ -73,5 +80,6 @@ CASES = (
         torch=lambda torch: (
             lambda *xs: torch.nn.functional.cosine_similarity(torch.stack(xs), torch.tensor(OTHER)[:, None], 0, 0.0)
         ),
+        rows=(lambda x: stable.cosine_similarity(x[:, 32:], x[:, :32]), lambda x: _plain_cosines(x[:, 32:], x[:, :32])),
     ),
 )
