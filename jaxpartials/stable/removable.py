@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxpartials.stable.family import Orders, family
-from jaxpartials.stable.polynomials import horner, plus, times
+from jaxpartials.stable.polynomials import economised, horner, plus, times
 
 
 def exprel(x: ArrayLike) -> jax.Array:
@@ -106,14 +106,16 @@ def _nth_exprel(orders: Orders, x: jax.Array) -> jax.Array:
 
 @functools.cache
 def _exprel_coefficients(n: int, edge: int, digits: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    below: list[float] = []
-    above: list[float] = []
-    k = 0
-    while k <= edge or below[-1] * edge**k > below[0] * 2.0 ** (-digits - 3):
-        below.append(float(Fraction(1, math.perm(n + 1 + k, k + 1))))
-        above.append(float(Fraction(1, math.factorial(k) * (n + 1 + k))))
-        k += 1
-    return tuple(below), tuple(above)
+    """The two series on 0 ≤ a ≤ edge, economised, with equally many terms."""
+    # The terms beyond are below a thousandth of the tolerance.
+    count = digits + 8 * edge
+    below = [Fraction(1, math.perm(n + 1 + k, k + 1)) for k in range(count)]
+    above = [Fraction(1, math.factorial(k) * (n + 1 + k)) for k in range(count)]
+    tolerance = 2.0 ** (-digits - 4) / (n + 1)
+    short = [economised(p, Fraction(edge), tolerance) for p in (below, above)]
+    longest = max(map(len, short))
+    first, second = (p + (0.0,) * (longest - len(p)) for p in short)
+    return first, second
 
 
 # ---- log1prel
@@ -124,7 +126,7 @@ def _nth_log1prel(orders: Orders, x: jax.Array) -> jax.Array:
     if n == 0:
         value = jnp.where(x == 0, 1, jnp.log1p(x) / x)
         return jnp.where(x == jnp.inf, 0, value)
-    edge = 0.7
+    edge = Fraction(7, 10)
     z = jnp.where(x == jnp.inf, 1, x / (2 + x))
     rest, tail = _remainder(n), _tail(n, edge, jnp.finfo(x.dtype).nmant)
     sign = (-1) ** n * 2.0 * math.factorial(n)
@@ -135,12 +137,13 @@ def _nth_log1prel(orders: Orders, x: jax.Array) -> jax.Array:
     # tail is that of atanh z beyond zⁿ, over zⁿ⁺¹.
     series = horner(tail, z * z) * (z if n % 2 else 1)
     near = sign * (rational + series) * _power(inverse, n + 1)
-    outer = jnp.where(jnp.abs(z) <= edge, 1, x)
+    inside = jnp.abs(z) <= float(edge)
+    outer = jnp.where(inside, 1, x)
     known = horner(tuple(1 / (k + 1) if k % 2 == 0 else 0.0 for k in range(n)), z) * z
     far = 0.5 * jnp.log1p(outer) - known
     raised = _power(z, n + 1) * rational + far
     far = sign * raised * _power(1 / outer, n + 1)
-    value = jnp.where(jnp.abs(z) <= edge, near, far)
+    value = jnp.where(inside, near, far)
     return jnp.where(x == -1, sign * jnp.inf, jnp.where(x == jnp.inf, 0, value))
 
 
@@ -172,11 +175,11 @@ def _one_plus_z(n: int) -> tuple[int, ...]:
 
 
 @functools.cache
-def _tail(n: int, edge: float, digits: int) -> tuple[float, ...]:
+def _tail(n: int, edge: Fraction, digits: int) -> tuple[float, ...]:
     """Coefficients of Σ zʲ⁻ⁿ⁻¹/j over odd j > n, in z², but for the factor z where n is odd."""
     first = n + 1 + n % 2
-    count = math.ceil((digits + 3) / -math.log2(edge**2))
-    return tuple(1 / (first + 2 * k) for k in range(count))
+    count = math.ceil((digits + 14) / -math.log2(edge**2))
+    return economised([Fraction(1, first + 2 * k) for k in range(count)], edge**2, 2.0 ** (-digits - 4) / first)
 
 
 _exprel = family("exprel", _nth_exprel)
