@@ -183,29 +183,31 @@ def near_power_of_two(largest: jax.Array) -> tuple[jax.Array, jax.Array]:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _value(p: float, axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """‖x‖ over a power of two, and that power."""
-    if p != 2:
-        return _scaled_value(p, axes, x)
     # One pass where no vector needs scaling.
-    squares = jnp.sum(x * x, axes, keepdims=True)
-    plain = lambda x, squares: (jnp.sqrt(squares), jnp.ones_like(squares))
-    return lax.cond(_fits(squares), plain, lambda x, squares: _scaled_value(p, axes, x), x, squares)
+    powers = _sum_of_powers(p, axes, x)
+    plain = lambda x, powers: (_root(p, powers), jnp.ones_like(powers))
+    return lax.cond(_fits(powers), plain, lambda x, powers: _scaled_value(p, axes, x), x, powers)
 
 
-def _fits(squares: jax.Array) -> jax.Array:
-    """Whether no sum of squares left the range: squares below the smallest normal number do not count beside these."""
-    e = jnp.finfo(squares.dtype).maxexp
-    return jnp.all((squares > 2.0 ** -(e * 5 // 8)) & (squares < jnp.inf))
+def _fits(sums: jax.Array) -> jax.Array:
+    """Whether no sum of powers left the range: powers below the smallest normal number do not count beside these."""
+    e = jnp.finfo(sums.dtype).maxexp
+    return jnp.all((sums > 2.0 ** -(e * 5 // 8)) & (sums < jnp.inf))
+
+
+def _sum_of_powers(p: float, axes: Axes, x: jax.Array) -> jax.Array:
+    """Σ |x|ᵖ."""
+    powers = x * x if p == 2 else jnp.abs(x) if p == 1 else jnp.abs(x) ** p
+    return jnp.sum(powers, axes, keepdims=True)
+
+
+def _root(p: float, sums: jax.Array) -> jax.Array:
+    return jnp.sqrt(sums) if p == 2 else sums if p == 1 else sums ** (1 / p)
 
 
 def _scaled_value(p: float, axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    size = jnp.abs(x)
-    power, scale = near_power_of_two(jnp.max(size, axes, keepdims=True, initial=0))
-    scaled = size * scale
-    if p == 1:
-        return jnp.sum(scaled, axes, keepdims=True), power
-    if p == 2:
-        return jnp.sqrt(jnp.sum(scaled * scaled, axes, keepdims=True)), power
-    return jnp.sum(scaled**p, axes, keepdims=True) ** (1 / p), power
+    power, scale = near_power_of_two(jnp.max(jnp.abs(x), axes, keepdims=True, initial=0))
+    return _root(p, _sum_of_powers(p, axes, x * scale)), power
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -232,7 +234,7 @@ def _direction(p: float, axes: Axes, x: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _cosine(axes: Axes, x: jax.Array, y: jax.Array) -> jax.Array:
     """x·y/(‖x‖ ‖y‖), its axes kept; 0 for x = 0 or y = 0."""
-    squares, others = (jnp.sum(z * z, axes, keepdims=True) for z in (x, y))
+    squares, others = (_sum_of_powers(2.0, axes, z) for z in (x, y))
     plain = lambda x, y: jnp.sum(x * y, axes, keepdims=True) / jnp.sqrt(squares) / jnp.sqrt(others)
     return lax.cond(_fits(squares) & _fits(others), plain, functools.partial(_scaled_cosine, axes), x, y)
 
