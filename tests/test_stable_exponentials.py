@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
@@ -78,6 +79,41 @@ def test_logdiffexp_outside_its_domain():
     assert jax.grad(stable.logdiffexp, (0, 1))(3.0, -INF) == (1, 0)
 
 
+def at_the_root(dtype, sign, seed):
+    """Neighbours of numbers x, y with exp(x) + sign·exp(y) = 1, and numbers further off."""
+    rng = np.random.default_rng(seed)
+    x = np.where(sign > 0, np.log1p(-(10 ** rng.uniform(-12, -0.31, 300))), 10 ** rng.uniform(-8, 1, 300)).astype(dtype)
+    with mpmath.workdps(60):
+        y = np.array([float(mpmath.log(sign * -mpmath.expm1(mpmath.mpf(float(value))))) for value in x]).astype(dtype)
+    away = rng.normal(size=300) * 10 ** rng.uniform(-16 if dtype is np.float64 else -7, -1, 300)
+    y = (y * (1 + np.where(rng.uniform(size=300) < 0.5, away, 0))).astype(dtype)
+    if sign > 0:
+        swapped = rng.uniform(size=300) < 0.5
+        return np.where(swapped, y, x), np.where(swapped, x, y)
+    return x[y < x], y[y < x]
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize(("dtype", "least"), [(np.float32, 3e-10), (np.float64, 1e-19)])
+@pytest.mark.parametrize(("name", "sign"), [("logaddexp", 1), ("logdiffexp", -1)])
+def test_values_near_their_roots(name, sign, dtype, least, jit):
+    op = getattr(stable, name)
+    with jax.enable_x64(dtype is np.float64):
+        x, y = at_the_root(dtype, sign, 7)
+        got = np.asarray((jax.jit(op) if jit else op)(x, y))
+    smallest = 1
+    with mpmath.workdps(80):
+        for a, b, value in zip(map(float, x), map(float, y), map(float, got), strict=True):
+            larger = abs(max(a, b)) if sign > 0 else mpmath.expm1(a)
+            true = mpmath.log(mpmath.exp(a) + sign * mpmath.exp(b))
+            error = abs(value - true) / max(abs(true), least * larger) / np.finfo(dtype).eps
+            assert error <= 8, (a, b, value, true)
+            smallest = min(smallest, abs(true))
+    # Relative to the arguments they are 1e-7 (1e-16) at least, but for chance.
+    assert smallest < 1e-12
+
+
 def logits(seed, n, spread):
     return (np.random.default_rng(seed).standard_normal(n) * spread).astype(np.float32)
 
@@ -120,6 +156,41 @@ def test_higher_derivatives_normwise(spread):
     largest = np.abs(true[0]).max()
     np.testing.assert_allclose(second, true[0], rtol=0, atol=8e-7 * largest + 1e-15)
     np.testing.assert_allclose(third, true[1], rtol=0, atol=8e-7 * max(largest, np.abs(true[1]).max()) + 1e-15)
+
+
+def exact_tensors(a):
+    """∂pᵢ/∂aⱼ and ∂²pᵢ/∂aⱼ∂aₖ of p = softmax(a), by mpmath; 1 − pᵢ as the sum of the others."""
+    n = len(a)
+    with mpmath.workdps(80):
+        e = [mpmath.exp(mpmath.mpf(float(x))) for x in a]
+        p = [x / mpmath.fsum(e) for x in e]
+        away = lambda i, j: mpmath.fsum(p[:i] + p[i + 1 :]) if i == j else -p[j]
+        first = [[p[i] * away(i, j) for j in range(n)] for i in range(n)]
+        second = [
+            [[p[i] * (away(i, j) * away(i, k) - p[j] * away(j, k)) for k in range(n)] for j in range(n)]
+            for i in range(n)
+        ]
+        return np.array(first, float), np.array(second, float)
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(
+    "a", [(0.3, -0.2, 1.1, 0.4), (18.0, 0.5, -3.0, 2.0), (1.0, 1.0, -40.0, 7.0), (-90.0, 3.0, 3.0, -20.0)], ids=str
+)
+def test_high_derivatives_against_mpmath(a):
+    """Of softmax of order 2, and of logsumexp of order 3, which are the same numbers: within 8 + n/2 ulp."""
+    a = np.asarray(a, np.float32)
+    n, eps = len(a), float(np.finfo(np.float32).eps)
+    first, second = exact_tensors(a)
+    # Each p has its own scale, however small it is.
+    scale = np.maximum(np.abs(first).max(1), np.abs(second).max((1, 2)))[:, None, None]
+    normal = scale > 1e-37
+    reverse, forward = jax.jacrev(jax.jacrev(stable.softmax)), jax.jacfwd(jax.jacrev(stable.softmax))
+    for fn in (jax.jit(reverse), jax.jit(forward), forward):
+        assert (np.where(normal, np.abs(fn(a) - second) / scale, 0) <= (8 + n / 2) * eps).all()
+    third = jax.jacfwd(jax.jacrev(jax.jacrev(stable.logsumexp)))
+    for fn in (jax.jit(third), third):
+        assert np.abs(fn(a) - second).max() <= (8 + n / 2) * eps * max(np.abs(first).max(), np.abs(second).max())
 
 
 def test_rows_of_infinities():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax
@@ -94,6 +95,13 @@ def computed(fn, orders: Orders, rows: np.ndarray, *, jit: bool = True) -> np.nd
     return np.asarray((jax.jit(mapped) if jit else mapped)(*rows.T)).astype(np.float64)
 
 
+def computed_together(fn, wanted: Iterable[Orders], rows: np.ndarray) -> dict[Orders, np.ndarray]:
+    """Several derivatives at each row, by one compiled program."""
+    derivatives = {orders: derivative(fn, orders) for orders in wanted}
+    together = jax.jit(jax.vmap(lambda *xs: {orders: along(*xs) for orders, along in derivatives.items()}))
+    return {orders: np.asarray(values).astype(np.float64) for orders, values in together(*rows.T).items()}
+
+
 @functools.cache
 def exact(true, orders: Orders, row: tuple[float, ...]) -> mpmath.mpf:
     """The true derivative at a point."""
@@ -133,7 +141,9 @@ def scale(case: Case, orders: Orders, row: tuple[float, ...], value: mpmath.mpf)
     """The size of what is computed: of a vector's derivatives, that of the largest."""
     if not case.vector:
         return abs(value)
-    return max(abs(exact(case.true, other, row)) for other in multi_orders(len(row), sum(orders)))
+    order = sum(orders)
+    counted = (order - 1, order) if order >= case.common_roots else (order,)
+    return max(abs(exact(case.true, other, row)) for n in counted for other in multi_orders(len(row), n))
 
 
 def _numbers(row: np.ndarray) -> tuple[float, ...]:
@@ -160,6 +170,8 @@ def _torch_values(case: Case, torch, orders: Orders, rows: np.ndarray) -> np.nda
     # Elementwise, so the gradient of the sum is that of each.
     value = fn(*xs)
     for k in (k for k, n in enumerate(orders) for _ in range(n)):
-        # Of what does not depend on the argument any more torch makes no zeros.
+        if not value.requires_grad:
+            # torch knows no derivative of a constant.
+            return np.zeros(len(rows))
         (value,) = torch.autograd.grad(value.sum(), xs[k], create_graph=True, allow_unused=True, materialize_grads=True)
     return value.detach().numpy().astype(np.float64)

@@ -23,6 +23,8 @@ class Case:
             have roots inside their domain, where no bound of the first kind could hold.
         vector: whether the arguments are the elements of one vector. Errors are then those of the whole tensor of
             derivatives of one order: relative to its largest element.
+        common_roots: from this order on all derivatives of an order of a vector may vanish at once. Errors are then
+            relative to the largest of it and of the order below.
         within: whether a point belongs to the domain.
         plain_is_accurate: whether the plain way meets the bounds, too, on the newest JAX: then the operation has done
             its work, and is there for the older ones.
@@ -39,6 +41,7 @@ class Case:
     bounds: tuple[float, float, float, float] = (4, 8, 8, 8)
     strict: int = 2
     vector: bool = False
+    common_roots: int = 4
     within: Callable[..., bool] = lambda *xs: True
     plain_is_accurate: bool = False
     torch: Callable[..., Any] | None = None

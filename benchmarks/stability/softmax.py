@@ -11,8 +11,8 @@ from jaxpartials import stable
 # Of the range in which softmax takes all values, and beyond.
 LOGITS = signed(positive(24, 1e-3, 200.0))
 GRIDS = (LOGITS,) * 3
-# Two equal logits that outweigh the rest are a root of all third derivatives at once: no bound relative to them holds.
-BOUNDS = (8, 8, 8, float("inf"))
+# Two equal logits that outweigh the rest are a root of all third derivatives at once.
+BOUNDS = (8, 8, 8, 9.5)
 
 
 def true_logsumexp(*a):
@@ -29,6 +29,16 @@ def of_three(fn, *more):
     return lambda x, y, z: fn(jnp.stack([x, y, z]), *more)
 
 
+def second(a):
+    """The label of each row."""
+    return jnp.ones(len(a), int)
+
+
+def soft(a):
+    """A label for all rows, which gives each class some of it."""
+    return jax.nn.softmax(jnp.arange(a.shape[1]) / 8.0)
+
+
 CASES = (
     Case(
         "logsumexp",
@@ -38,8 +48,10 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
+        common_roots=3,
         within=away_from_root,
         torch=lambda torch: lambda x, y, z: torch.logsumexp(torch.stack([x, y, z]), 0),
+        rows=(lambda a: stable.logsumexp(a, 1), lambda a: jax.nn.logsumexp(a, 1)),
     ),
     Case(
         "softmax",
@@ -48,9 +60,11 @@ CASES = (
         lambda x, y, z: mpmath.exp(x) / (mpmath.exp(x) + mpmath.exp(y) + mpmath.exp(z)),
         GRIDS,
         # Its second derivatives by two equal elements are small beside the first.
-        bounds=(8, 8, float("inf"), float("inf")),
+        bounds=(8, 8, 9.5, 9.5),
         vector=True,
+        common_roots=2,
         torch=lambda torch: lambda x, y, z: torch.softmax(torch.stack([x, y, z]), 0)[0],
+        rows=(stable.softmax, jax.nn.softmax),
     ),
     Case(
         "log_softmax",
@@ -60,7 +74,9 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
+        common_roots=3,
         torch=lambda torch: lambda x, y, z: torch.log_softmax(torch.stack([x, y, z]), 0)[0],
+        rows=(stable.log_softmax, jax.nn.log_softmax),
     ),
     Case(
         "softmax_cross_entropy",
@@ -70,7 +86,12 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
+        common_roots=3,
         torch=lambda torch: lambda *xs: -torch.log_softmax(torch.stack(xs), 0)[1],
+        rows=(
+            lambda a: stable.softmax_cross_entropy(a, soft(a)),
+            lambda a: -jnp.sum(soft(a) * jax.nn.log_softmax(a), 1),
+        ),
     ),
     Case(
         "softmax_cross_entropy_with_integer_labels",
@@ -80,6 +101,11 @@ CASES = (
         GRIDS,
         bounds=BOUNDS,
         vector=True,
+        common_roots=3,
+        rows=(
+            lambda a: stable.softmax_cross_entropy_with_integer_labels(a, second(a)),
+            lambda a: jax.nn.logsumexp(a, 1) - jnp.take_along_axis(a, second(a)[:, None], 1)[:, 0],
+        ),
         torch=lambda torch: (
             lambda *xs: torch.nn.functional.cross_entropy(
                 torch.stack(xs, 1), torch.ones(len(xs[0]), dtype=torch.int64), reduction="none"

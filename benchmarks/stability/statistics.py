@@ -1,5 +1,7 @@
 """Variance and standard deviation of a few numbers."""
 
+import functools
+
 import jax.numpy as jnp
 import mpmath
 
@@ -33,6 +35,7 @@ CASES = tuple(
         # Of equal numbers the deviation has no derivative.
         within=lambda x, y, z: len({x, y, z}) > 1,
         plain_is_accurate=name == "var" and not place,
+        rows=(functools.partial(stable_op, axis=1), functools.partial(plain, axis=1)),
         torch=lambda torch, name=name: lambda *xs: getattr(torch, name)(torch.stack(xs), 0, correction=0),
     )
     for place, grid in (("", ANYWHERE), (" far from 0", FAR))

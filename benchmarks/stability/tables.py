@@ -66,7 +66,7 @@ def speed_rows(cases: Sequence[Case], smoke: bool = False) -> Table:
 def _speed_row(case: Case, size: int, rounds: int) -> tuple[str, ...]:
     args = (_matrix(size),) if case.rows else tuple(_sample(case, size))
     ratios = []
-    for make in (_forward, _pulled_back) if case.rows else (_mapped, _gradient):
+    for make in (_forward, _pulled_back):
         runs = [make(fn, args) for fn in case.rows or (case.stable, case.plain)]
         times = [_times(runs) for _ in range(rounds)]
         ratios.append(statistics.median(ours / plain for ours, plain in times))
@@ -83,15 +83,6 @@ def _sample(case: Case, size: int) -> Iterator[jax.Array]:
 
 def _matrix(size: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(4).normal(size=(size // 64, 64)), np.float32)
-
-
-def _mapped(fn, args):
-    return functools.partial(jax.jit(jax.vmap(fn)), *args)
-
-
-def _gradient(fn, args):
-    gradient = jax.vmap(jax.value_and_grad(fn, tuple(range(len(args)))))
-    return functools.partial(jax.jit(gradient), *args)
 
 
 def _forward(fn, args):

@@ -52,9 +52,9 @@ def logsumexp(
     Returns:
         With n elements, and without b, within 8 + n/2 ulp of the largest derivative of that order, up to order 2; at
         order 3 of the largest of orders 2 and 3, since two equal elements that outweigh the rest are a root of all
-        third derivatives; at order 0 of the larger of |value| and |largest a|, since the value has roots. If all a are
-        −inf it is −inf, and its derivative by each is 1/n, as in the limit a → −∞ of equal ones. If one is +inf, it is
-        +inf, and its derivative by that one 1.
+        third derivatives; at order 0 of the larger of |value| and |largest a|, since the value has roots (that of two
+        numbers, `logaddexp`, is accurate there, too). If all a are −inf it is −inf, and its derivative by each is 1/n,
+        as in the limit a → −∞ of equal ones. If one is +inf, it is +inf, and its derivative by that one 1.
 
     Raises:
         StableError: if a or b is no array of numbers, they do not broadcast, or there is no such axis.
