@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxpartials.errors import StableError
 from jaxpartials.stable.family import promoted
 from jaxpartials.stable.radii import hypot
+from jaxpartials.stable.vectors import near_power_of_two
 
 Axis = int | Sequence[int] | None
 Axes = tuple[int, ...]
@@ -246,8 +247,8 @@ def _centred(axes: Axes, a: jax.Array, mask: Mask) -> tuple[jax.Array, jax.Array
     low = jnp.min(a, axes, keepdims=True, where=mask, initial=jnp.inf)
     high = jnp.max(a, axes, keepdims=True, where=mask, initial=-jnp.inf)
     # Halves: neither the sum nor the difference need be in range.
-    scale = _power_of_two(high / 2 - low / 2)
-    return _off_mean(axes, (a - (low / 2 + high / 2)) * (1 / scale), mask), scale
+    scale, inverse = near_power_of_two(lax.stop_gradient(high / 2 - low / 2))
+    return _off_mean(axes, (a - (low / 2 + high / 2)) * inverse, mask), scale
 
 
 def _off_mean(axes: Axes, a: jax.Array, mask: Mask) -> jax.Array:
@@ -279,13 +280,3 @@ def _size(axes: Axes, a: jax.Array) -> int:
 
 def _degrees(axes: Axes, correction: float, a: jax.Array, mask: Mask) -> jax.Array:
     return _count(axes, a, mask) - correction
-
-
-def _power_of_two(x: jax.Array) -> jax.Array:
-    """The largest power of two not above x, within the range whose reciprocals are normal; 1 for inf and nan."""
-    info = jnp.finfo(x.dtype)
-    word = jnp.int32 if info.bits == 32 else jnp.int64
-    largest = info.maxexp - 2
-    x = jnp.clip(jnp.where(jnp.isfinite(x), x, 1), 2.0**-largest, 2.0**largest)
-    mask = word(~((1 << info.nmant) - 1))
-    return lax.stop_gradient(lax.bitcast_convert_type(lax.bitcast_convert_type(x, word) & mask, x.dtype))
