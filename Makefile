@@ -20,7 +20,7 @@ demo: check-python $(VENV)/.plots
 
 test examples: export JAX_PLATFORMS ?= cpu
 test: check-python $(VENV)/.test
-	$(bin)/python -m pytest -n 2 $(TESTS) $(ARGS)
+	$(bin)/python -m pytest -n 2 --dist worksteal $(TESTS) $(ARGS)
 
 lint: check-python $(VENV)/.plots $(VENV)/.dev
 	$(bin)/ruff check

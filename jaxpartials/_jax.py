@@ -16,6 +16,7 @@ from jax._src import xla_metadata_lib as _metadata
 from jax._src.interpreters import batching as _batching
 from jax.experimental.xla_metadata import set_xla_metadata as _set_metadata
 from jax.extend import core as _core
+from jax.extend import linear_util as _functions
 
 # Equations that the library emits keep the user's lines, never ours.
 _source.register_exclusion(os.path.dirname(__file__) + os.sep)
@@ -247,6 +248,47 @@ def is_plain_jit(params: dict[str, Any]) -> bool:
         and not any(params.get("out_layouts", ()) or ())
         and not params.get("compiler_options_kvs", ())
     )
+
+
+def ruled(jaxpr: Any, context: Callable[[], Any]) -> Any:
+    """A jaxpr in which custom rules, and those that their results have in turn, are traced in a context.
+
+    A rule is traced when the equation is differentiated, in whatever context that happens.
+    """
+
+    def rule(function: Any) -> Any:
+        def traced(*zeros):
+            with context():
+                made, *others = function.call_wrapped(*zeros)
+            return ruled(made, context), *others
+
+        return _functions.wrap_init(traced, debug_info=function.debug_info)
+
+    def backwards(function: Any) -> Any:
+        def run(*args):
+            with context():
+                return function.call_wrapped(*args)
+
+        return _functions.wrap_init(run, debug_info=function.debug_info)
+
+    def inside(name: str, value: Any) -> Any:
+        if isinstance(value, (tuple, list)) and any(map(is_jaxpr, value)):
+            return type(value)(inside(name, each) for each in value)
+        if is_jaxpr(value):
+            return ruled(value, context)
+        if name in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk"):
+            return rule(value)
+        return backwards(value) if name == "bwd" and hasattr(value, "call_wrapped") else value
+
+    plain = getattr(jaxpr, "jaxpr", jaxpr)
+    params = [{name: inside(name, value) for name, value in e.params.items()} for e in plain.eqns]
+    plain = plain.replace(eqns=[e.replace(params=p) for e, p in zip(plain.eqns, params, strict=True)])
+    return jaxpr.replace(jaxpr=plain) if isinstance(jaxpr, _core.ClosedJaxpr) and hasattr(jaxpr, "jaxpr") else plain
+
+
+def as_function(closed: Any) -> Callable[..., list[Any]]:
+    """A closed jaxpr as a function of its inputs."""
+    return _core.jaxpr_as_fun(closed)
 
 
 def rule_identity(params: dict[str, Any]) -> Any:

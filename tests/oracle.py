@@ -65,7 +65,7 @@ def _block(call, leaves, block, mode):
         is_complex = bool(np.iscomplexobj(leaves[position]))
         tensor = _MODES[name](tensor, argnums=inputs.index(position), holomorphic=is_complex)
     labels = [*block.output_labels, *(label for axes in block.wrt_labels for label in axes)]
-    return select(np.asarray(tensor(*(leaves[position] for position in inputs))), labels, block.result)
+    return select(np.asarray(jax.jit(tensor)(*(leaves[position] for position in inputs))), labels, block.result)
 
 
 def select(tensor, labels, result):

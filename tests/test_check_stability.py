@@ -200,6 +200,67 @@ def test_a_step_inside_a_loop_is_found():
     assert lines_of(report) == [line_of(powers, "# here")]
 
 
+@jax.custom_jvp
+def with_jvp(x):
+    return jnp.log(1 + jnp.exp(x))  # here
+
+
+with_jvp.defjvp(lambda x, dx: (with_jvp(*x), dx[0] * jax.nn.sigmoid(x[0])))
+
+
+@jax.custom_vjp
+def with_vjp(x):
+    return jnp.log(1 + jnp.exp(x))
+
+
+with_vjp.defvjp(lambda x: (with_vjp(x), x), lambda x, g: (g * jnp.exp(x) / (1 + jnp.exp(x)),))
+
+
+def soft(x):
+    return jnp.log(1 + jnp.exp(x))  # here
+
+
+BODIES = {
+    "jit": jax.jit(soft),
+    "scan": lambda x: lax.scan(lambda y, _: (soft(y), None), x, None, length=2)[0],
+    "cond": lambda x: lax.cond(x > -20, soft, jnp.exp, x),
+    "vmap": lambda x: jax.vmap(soft)(jnp.stack([x, -x]))[0],
+    "checkpoint": jax.checkpoint(soft),
+    "custom_jvp": with_jvp,
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_step_inside_any_body_is_found_and_the_operation_is_named(body):
+    at_zero = check_stability(BODIES[body], (-60.0, 200.0), points=24, orders=(0, 1))
+    where = line_of(with_jvp.__wrapped__ if body == "custom_jvp" else soft, "# here")
+    assert set(lines_of(at_zero)) == {where}
+    assert {one.instead for one in at_zero.culprits} == {"jaxpartials.stable.softplus"}
+    # Of a custom rule the derivative is the user's, and here it is accurate.
+    assert {loss.order for loss in at_zero.losses} == ({0} if body == "custom_jvp" else {0, 1})
+
+
+def test_the_rule_of_a_custom_vjp_is_checked_as_it_stands():
+    """JAX knows of its equations where the function was called."""
+
+    def twice(x):
+        y = with_vjp(x)  # there
+        return 2 * y
+
+    report = check_stability(twice, (1.0, 200.0), points=24, orders=(1,))
+    assert lines_of(report) == [line_of(twice, "# there")]
+
+
+def test_what_solves_inside_is_followed_or_said_to_be_out_of_reach():
+    """From 0.12 on its functions are those of one dtype."""
+    solve = lambda g, y: y / g(1.0)
+    root = lambda x: lax.custom_root(lambda y: y * y - x, x, lambda f, y: jnp.sqrt(x) + 0 * f(y), solve)
+    try:
+        assert not check_stability(root, (1.0, 2.0), points=10, orders=(1,)).losses
+    except StabilityError as error:
+        assert "no high-precision" in str(error)  # noqa: PT017
+
+
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8), ("float64", 53)])
 def test_other_floats(dtype, bits):
     def one_plus(x):

@@ -123,7 +123,7 @@ def test_residual_is_that_of_nested_jvps():
         plain = jax.grad(u)(t, x) + u(t, x) * u_x(t, x) - burgers.VISCOSITY * jax.grad(u_x, 1)(t, x)
         return plain / (1 + 0.1 * abs(u_x(t, x)))
 
-    np.testing.assert_allclose(burgers.weighted_residual(params, X), jax.vmap(residual)(X), atol=1e-5)
+    np.testing.assert_allclose(burgers.weighted_residual(params, X), jax.jit(jax.vmap(residual))(X), atol=1e-5)
 
 
 def test_drawn_points_lie_in_the_domain_and_prefer_large_residuals():

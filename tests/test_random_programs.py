@@ -221,15 +221,16 @@ def check(case: Case) -> None:
     def loss(pieces):
         return sum(jnp.vdot(w, piece) for w, piece in zip(weights, pieces, strict=True))
 
+    # Functions of the leaves: what is compared, and the loss, for those who differentiate it.
     def ours(leaves):
         partials = g(*jax.tree.unflatten(oracle.treedef, leaves))
         assert jax.tree.structure(partials) == structure
         partials = jax.tree.leaves(partials)
-        return loss(partials), partials
+        return lambda: loss(partials), partials
 
     def theirs(leaves):
         tensors = {key: tower(leaves) for key, tower in towers.items()}
-        return loss([cut(tensors[wanted.tensor], wanted.block) for wanted in flat]), tensors
+        return lambda: loss([cut(tensors[wanted.tensor], wanted.block) for wanted in flat]), tensors
 
     outer = differentiation(theirs, oracle.leaves, program.one_way) if case.use == "gradient" else value
     tensors, right = jax.jit(outer, static_argnums=0)(theirs, oracle.leaves)
@@ -266,18 +267,23 @@ def value(fn, leaves):
 
 def mapped(fn, leaves):
     """The value for these arguments as one of two under vmap."""
-    _, rest = jax.vmap(fn)([jnp.stack([jnp.asarray(leaf) * 0.9, leaf]) for leaf in leaves])
+    rest = jax.vmap(lambda leaves: fn(leaves)[1])([jnp.stack([jnp.asarray(leaf) * 0.9, leaf]) for leaf in leaves])
     return jax.tree.map(lambda array: array[1], rest), ()
 
 
+def with_loss(fn, leaves):
+    loss, rest = fn(leaves)
+    return loss(), rest
+
+
 def backward(fn, leaves):
-    (_, rest), slopes = jax.value_and_grad(fn, has_aux=True)(leaves)
+    (_, rest), slopes = jax.value_and_grad(functools.partial(with_loss, fn), has_aux=True)(leaves)
     return rest, slopes
 
 
 def forward(fn, leaves):
     tangents = [jnp.sin(1.0 + jnp.arange(np.size(leaf))).reshape(np.shape(leaf)) for leaf in leaves]
-    _, slope, rest = jax.jvp(fn, (leaves,), (tangents,), has_aux=True)
+    _, slope, rest = jax.jvp(functools.partial(with_loss, fn), (leaves,), (tangents,), has_aux=True)
     return rest, [slope]
 
 
@@ -328,7 +334,7 @@ SEEDS = [seed for seed in range(500) if (seed // 5 % 5 == 4) == OLDER]
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_program(seed):
-    if seed % 25 == 0:
+    if seed % 100 == 0:
         jax.clear_caches()  # compiled programs that will not run again
     check(make_case(seed))
 

@@ -162,7 +162,7 @@ def test_no_gradient_around_it():
 def test_derivatives_of_the_result():
     """A gradient through `simplify` of a gradient."""
     fn = jax.grad(lambda p: jnp.sum(jax.vmap(lambda x: heat(p, x))(POINTS)))
-    through = lambda f: jax.grad(lambda p: sum(jnp.sum(a**2) for a in jax.tree.leaves(f(p))))
+    through = lambda f: jax.jit(jax.grad(lambda p: sum(jnp.sum(a**2) for a in jax.tree.leaves(f(p)))))
     for a, b in zip(*(jax.tree.leaves(through(f)(weights(2))) for f in (jp.simplify(fn), fn)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
 

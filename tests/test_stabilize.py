@@ -1,5 +1,7 @@
 """`stabilize`: every row is an identity, is found in the forms that people write, and repairs what it should."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import jax.scipy.special as special
@@ -8,6 +10,9 @@ import pytest
 from programs import draw
 from unstable_zoo import CASES, VECTOR
 
+from jaxpartials.errors import StableError
+from jaxpartials.graph.trace import trace
+from jaxpartials.stability import emission
 from jaxpartials.stability.stabilize import stabilize
 from jaxpartials.stability.truth import exactly
 
@@ -217,9 +222,26 @@ REARRANGED = {
     "log(1 + a/x)": [lambda a: jnp.log(a**2 + 1) - jnp.log(a**2), lambda a: jnp.log(a**4) - jnp.log(a**4 + 3)],
     "∛": [lambda a: jnp.cbrt(a + 1) - jnp.cbrt(a)],
     "a/2": [lambda a: jnp.sin(a + 1e-3) - jnp.sin(a), lambda a, b: jnp.cos(a) - jnp.cos(a + b)],
+    "(x − E[x])(y − E[y])": [
+        lambda a, b: jnp.mean(a * b) - jnp.mean(a) * jnp.mean(b),
+        lambda a, b: jnp.sum(a * b) / 3 - jnp.sum(b) * jnp.sum(a) / 9,
+        lambda a, b: jnp.dot(a, b) / 3 - jnp.mean(a) * jnp.mean(b),
+        lambda a, b: 2 * jnp.mean(b) * jnp.sum(a) - 2 * a @ b,
+        lambda a, b: jnp.mean(a * a * b) - jnp.mean(a) * jnp.mean(b * a),
+        lambda a, b: (
+            jnp.mean(jnp.outer(a, b[:2]) * b[:2], 0)
+            - jnp.mean(jnp.outer(a, b[:2]), 0) * jnp.mean(jnp.outer(jnp.ones(3), b[:2]), 0)
+        ),
+        lambda a, b: (
+            jnp.mean(jnp.outer(a, a[:2]) * jnp.outer(b, a[:2]), 0, keepdims=True)
+            - jnp.mean(jnp.outer(a, a[:2]), 0, keepdims=True) * jnp.mean(jnp.outer(b, a[:2]), 0, keepdims=True)
+        ),
+    ],
     "atan2": [lambda a: jnp.arctan(a + 1) - jnp.arctan(a)],
     "|x|": [lambda a: jnp.sqrt(a**2)],
 }
+
+WEIGHTS = np.array([0.2, 0.5, 0.3], np.float32)
 
 # What looks like a formula and is none.
 OTHERS = [
@@ -227,6 +249,8 @@ OTHERS = [
     lambda a, b: jnp.log(1 - jnp.exp(a)) * 0 if False else jnp.exp(a) + jnp.exp(b),
     lambda a, b: jnp.sqrt(jnp.sum(a * b) ** 2 + 1 + a) if False else jnp.sum(a**3),
     lambda a, b: jnp.mean(a**2) - jnp.mean(b) ** 2 + a,
+    lambda a, b: jnp.mean(a * b) - jnp.mean(a) * jnp.sum(b),
+    lambda a, b: jnp.sum(WEIGHTS * a * b) - jnp.sum(WEIGHTS * a) * jnp.sum(WEIGHTS * b),
     lambda a, b: a / 3 + 2 / jnp.float32(7) + 1 / a,
     lambda a, b: jnp.exp(a) * jnp.sum(jnp.exp(a)),
     lambda a, b: 1 + jnp.cos(a),
@@ -296,6 +320,44 @@ def test_what_is_no_formula_stays_as_it_is(fn):
     assert made.replacements(*args) == ()
     assert str(made.replacements(*args)) == "nothing replaced"
     np.testing.assert_array_equal(made(*args), jax.jit(fn)(*args))
+
+
+def rounded_on_purpose(a):
+    """What a conversion rounds away, and a sum that is rounded before it is used."""
+    return jnp.sqrt(a) - jnp.sqrt(a.astype(jnp.bfloat16)).astype(a.dtype), jnp.sum(a).astype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_formulas_of_halves(dtype):
+    """JAX sums them in float32: the formula is the same, and what replaces it is of the type of the formula."""
+    fns = {op: some[-1] for op, some in FORMULAS.items() if op != "log_ndtr"}  # JAX has none of halves
+    args = {op: [jnp.asarray(a, dtype) for a in arguments(fn)] for op, fn in fns.items()}
+    made = {op: stabilize(fn) for op, fn in fns.items()}
+    for op, fn in made.items():
+        assert f"stable.{op}" in [one.operation for one in fn.replacements(*args[op])]
+    got = jax.jit(lambda args: {op: fn(*args[op]) for op, fn in made.items()})(args)
+    true = {op: fn(*[np.float32(a) for a in args[op]]) for op, fn in fns.items()}
+    eps = float(jnp.finfo(dtype).eps)
+    for op, fn in fns.items():
+        assert got[op].dtype == jax.eval_shape(fn, *args[op]).dtype
+        np.testing.assert_allclose(
+            np.float32(got[op]), true[op], rtol=8 * eps, atol=8 * eps * np.abs(true[op]).max(), err_msg=op
+        )
+
+
+def test_roundings_that_a_program_asks_for_stay():
+    a = np.float32([0.3, 0.7, 1.1])
+    made = stabilize(rounded_on_purpose)
+    assert made.replacements(a) == ()
+    for got, expected in zip(made(a), jax.jit(rounded_on_purpose)(a), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_what_is_widened_is_computed_wide():
+    """log(1 + exp x) with x in bfloat16 and the sum in float32."""
+    x = jnp.bfloat16(3.0)
+    got = stabilize(lambda x: jnp.log(jnp.float32(1) + jnp.exp(x)))(x)
+    np.testing.assert_allclose(got, np.log1p(np.exp(3.0)), rtol=1e-6)
 
 
 # ---- what it does to programs
@@ -384,13 +446,25 @@ def test_the_list_of_replacements_says_where():
     assert one.operation == "stable.softplus"
     assert one.formula == "log(1 + exp x)"
     assert [line - first for _, line, _ in one.places] == [1, 2]
-    assert one.where.startswith(f"test_stabilize.py:{first + 1},{first + 2} (")
+    assert one.where.startswith(f"test_stabilize.py:{first + 1} (")
     assert "log(1 + exp x)  stable.softplus  " in str(found)
 
 
 def test_what_has_been_replaced_is_not_replaced_again():
     again = stabilize(stabilize(lambda x, y: softplus(x / y) + jax.nn.logsumexp(x)))
     assert again.replacements(jnp.ones(3), jnp.ones(3)) == ()
+
+
+def test_an_operation_is_traced_once_for_all_its_places(monkeypatch):
+    def fn(x, y):
+        for k in range(1, 9):
+            x = x + k * jnp.log(1 + jnp.exp(k * x)) + x / (y + k) + (jnp.mean(x * y) - jnp.mean(x) * jnp.mean(y))
+        return x
+
+    traced = []
+    monkeypatch.setattr(emission, "trace", lambda *args: traced.append(args) or trace(*args))
+    assert len(stabilize(fn).replacements(jnp.ones(3), jnp.ones(3))) == 24
+    assert len(traced) == 3
 
 
 def test_effects_and_custom_rules_stay(capfd):
@@ -409,6 +483,47 @@ def test_effects_and_custom_rules_stay(capfd):
     np.testing.assert_allclose(jax.grad(made)(0.0), 7.5)
     jax.effects_barrier()
     assert "x = 0.0" in capfd.readouterr().out
+
+
+def test_a_custom_vjp_keeps_its_rule_and_its_body():
+    """What its derivative is, is the user's word: it need not be the derivative of the body."""
+
+    @jax.custom_vjp
+    def clipped(x):
+        return softplus(x) / x
+
+    clipped.defvjp(lambda x: (clipped(x), x), lambda x, g: (jnp.clip(g, -1, 1) * x / 3,))
+    made = stabilize(lambda x: clipped(x) + softplus(x))
+    assert [one.operation for one in made.replacements(2.0)] == ["stable.softplus"]
+    np.testing.assert_allclose(jax.grad(made)(2.0), 2 / 3 + jax.nn.sigmoid(2.0), rtol=1e-6)
+    # Differentiated inside, what the rule computes is a part of the program as any other.
+    inside = stabilize(jax.grad(lambda x: 5 * clipped(x)))
+    np.testing.assert_allclose(inside(2.0), 2 / 3, rtol=1e-6)
+
+
+NESTED = {
+    "jit": jax.jit,
+    "jit in jit": lambda f: jax.jit(lambda x: jax.jit(f)(2 * x)),
+    "vmap": lambda f: lambda x: jax.vmap(f)(jnp.stack([x, 2 * x]))[1],
+    "map": lambda f: lambda x: jax.lax.map(f, jnp.stack([x, 2 * x]))[1],
+    "cond in scan": lambda f: (
+        lambda x: jax.lax.scan(lambda c, _: (jax.lax.cond(c > 0, f, jnp.sin, c), None), x, None, length=2)[0]
+    ),
+    "scan in checkpoint": lambda f: jax.checkpoint(
+        lambda x: jax.lax.scan(lambda c, _: (f(c), None), x, None, length=2)[0]
+    ),
+}
+
+
+@pytest.mark.parametrize("nest", NESTED)
+def test_what_is_inside_is_repaired(nest):
+    fn = NESTED[nest](softplus)
+    made = stabilize(fn)
+    assert [one.operation for one in made.replacements(100.0)] == ["stable.softplus"]
+    assert not np.isfinite(jax.grad(fn)(100.0))
+    small = np.float32(0.7)
+    np.testing.assert_allclose(jax.jit(jax.grad(made))(small), jax.grad(fn)(small), rtol=1e-5)
+    assert jax.grad(made)(100.0) > 0.99
 
 
 @pytest.mark.parametrize(("argument", "message"), [(3, "takes a function"), (None, "takes a function")])
@@ -473,6 +588,55 @@ def test_float64_inside_other_transformations():
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
     assert got[1].dtype == jnp.float32
+
+
+STAGED = {
+    "jit": jax.jit,
+    "jit of grad of jit": lambda f: jax.jit(lambda x: x * jax.grad(jax.jit(f))(x)),
+    "checkpoint": jax.checkpoint,
+    "scan": lambda f: lambda x: jax.lax.scan(lambda c, _: (c + f(c), None), x, None, length=2)[0],
+    "cond": lambda f: lambda x: jax.lax.cond(x > 0, f, jnp.sin, x),
+}
+
+
+@pytest.mark.parametrize("use", STAGED)
+def test_float64_differentiated_after_it_was_staged(use):
+    """The rules of what is inside are traced when it is differentiated, with float64 switched off again."""
+    slope = lambda f: jax.grad(STAGED[use](f))
+    x = np.float32(0.05)
+    with jax.enable_x64(True):
+        expected = slope(lambda x: 1 / 6 - x**2 / 120 + x**4 / 5040)(np.float64(x))
+    np.testing.assert_allclose(slope(stabilize(series, precision="float64"))(x), expected, rtol=1e-6)
+
+
+def test_float64_in_the_rule_of_a_custom_vjp():
+    @jax.custom_vjp
+    def mine(x):
+        return jnp.sin(x)
+
+    mine.defvjp(lambda x: (mine(x), x), lambda x, g: (jnp.where(x > 0, g * jnp.cos(x) / 2, 0),))
+    made = stabilize(lambda x: 3 * mine(x), precision="float64")
+    for use in (made, jax.jit(made), jax.checkpoint(made)):
+        np.testing.assert_allclose(jax.grad(use)(np.float32(0.3)), 1.5 * np.cos(0.3), rtol=1e-6)
+
+
+def test_float64_that_is_not_to_be_had(monkeypatch):
+    monkeypatch.setattr(jax, "enable_x64", lambda _: contextlib.nullcontext())
+    made = stabilize(series, precision="float64")
+    for use in (made, jax.grad(made), made.replacements, jax.jit(made)):
+        with pytest.raises(StableError, match=r'precision="float64".*jax_enable_x64'):
+            use(np.float32(0.05))
+
+
+def test_float64_is_not_for_functions_that_ask_for_float32():
+    def total(x):
+        return jax.lax.scan(lambda c, a: (c + a * series(x), None), jnp.float32(0), jnp.ones(3, jnp.float32))[0]
+
+    assert stabilize(total)(np.float32(0.05)).dtype == jnp.float32
+    with pytest.raises(StableError, match=r"total takes its arguments as they are, but not in float64.*zeros_like"):
+        stabilize(total, precision="float64")(np.float32(0.05))
+    with pytest.raises(TypeError, match=r"^add got incompatible shapes"):  # wrong in any precision
+        stabilize(lambda x: jnp.ones(2) + x, precision="float64")(jnp.ones(3))
 
 
 # ---- the zoo

@@ -16,9 +16,10 @@ from jaxpartials import stable
 # The compiler is the adversary: it rewrites (a/b)/b to a/(b·b).
 pytestmark = pytest.mark.usefixtures("optimised")
 
-cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# In the scope of the module all tests of one case run one after another, and share what is cached.
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys(), scope="module")
 elementwise = pytest.mark.parametrize(
-    "case", [case for case in CASES.values() if not case.vector], ids=lambda c: c.name
+    "case", [case for case in CASES.values() if not case.vector], ids=lambda c: c.name, scope="module"
 )
 MOST = 80
 
@@ -30,18 +31,31 @@ def orders_up_to(case, highest):
     return [orders for orders in found if sum(orders) < 3 or not case.vector or kinds(orders)]
 
 
+@functools.cache
+def compiled(case):
+    """The derivatives up to order 3, at all points."""
+    return accuracy.computed_together(case.stable, orders_up_to(case, 3), accuracy.points(case, MOST))
+
+
+def check(case, orders, values):
+    bound = case.bounds[sum(orders)]
+    # Where nothing is promised, they need not be known.
+    if np.isfinite(bound):
+        found = accuracy.errors(case, None, orders, most=MOST, values=values)
+        assert found.worst <= bound, f"{case.name}, {found}"
+
+
 @cases
 def test_all_orders_are_within_the_bounds_promised_jitted(case):
-    for orders in orders_up_to(case, 3):
-        found = accuracy.errors(case, case.stable, orders, most=MOST)
-        assert found.worst <= case.bounds[sum(orders)], f"{case.name}, {found}"
+    for orders, values in compiled(case).items():
+        check(case, orders, values)
 
 
 @cases
 def test_all_orders_are_within_the_bounds_promised_eagerly(case):
+    rows = accuracy.points(case, MOST)
     for orders in orders_up_to(case, 2):
-        found = accuracy.errors(case, case.stable, orders, jit=False, most=MOST)
-        assert found.worst <= case.bounds[sum(orders)], f"{case.name}, {found}"
+        check(case, orders, accuracy.computed(case.stable, orders, rows, jit=False))
 
 
 @cases
@@ -49,8 +63,7 @@ def test_what_is_too_small_is_finite_and_what_is_too_large_is_not(case):
     tiny, huge = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
     rows = accuracy.points(case, MOST)
     for orders in orders_up_to(case, 2):
-        got = accuracy.computed(case.stable, orders, rows)
-        for row, value in zip(rows, got, strict=True):
+        for row, value in zip(rows, compiled(case)[orders], strict=True):
             at = tuple(map(float, row))
             true = accuracy.exact(case.true, orders, at)
             if case.vector:
@@ -69,13 +82,13 @@ def test_what_is_too_small_is_finite_and_what_is_too_large_is_not(case):
 
 @cases
 def test_reverse_over_reverse_is_as_accurate(case):
-    rows = accuracy.points(case, MOST)
+    seconds = {}
     for orders in accuracy.multi_orders(len(case.grids), 2):
         first, second = (k for k, n in enumerate(orders) for _ in range(n))
-        twice = jax.jit(jax.vmap(jax.grad(jax.grad(case.stable, first), second)))
-        values = np.asarray(twice(*rows.T)).astype(np.float64)
-        found = accuracy.errors(case, None, orders, most=MOST, values=values)
-        assert found.worst <= case.bounds[2], f"{case.name}, {found}"
+        seconds[orders] = jax.grad(jax.grad(case.stable, first), second)
+    twice = jax.jit(jax.vmap(lambda *xs: {orders: fn(*xs) for orders, fn in seconds.items()}))
+    for orders, values in twice(*accuracy.points(case, MOST).T).items():
+        check(case, orders, np.asarray(values).astype(np.float64))
 
 
 @cases
@@ -98,9 +111,8 @@ def test_halves_are_rounded_once(case, dtype):
     # Rounding may lead out of the domain.
     inside = [row.all() and case.within(*map(float, row)) for row in rows]
     rows = rows[np.asarray(inside) & (rows > points.min(0)).all(1) & (rows < points.max(0)).all(1)]
-    for orders in orders_up_to(case, 1):
-        derivative = jax.jit(jax.vmap(accuracy.derivative(case.stable, orders)))
-        got = np.asarray(derivative(*jnp.asarray(rows.T).astype(dtype)).astype(jnp.float32)).astype(np.float64)
+    found = accuracy.computed_together(case.stable, orders_up_to(case, 1), jnp.asarray(rows).astype(dtype))
+    for orders, got in found.items():
         for row, value in zip(rows, got, strict=True):
             true = float(accuracy.exact(case.true, orders, tuple(map(float, row))))
             if tiny <= abs(true) <= huge:
@@ -111,8 +123,7 @@ def test_halves_are_rounded_once(case, dtype):
 def test_float64_is_as_accurate(case):
     with jax.enable_x64(True):
         rows = accuracy.points(case, 40).astype(np.float64)
-        for orders in orders_up_to(case, 2):
-            got = accuracy.computed(case.stable, orders, rows)
+        for orders, got in accuracy.computed_together(case.stable, orders_up_to(case, 2), rows).items():
             for row, value in zip(rows, got, strict=True):
                 at = tuple(map(float, row))
                 true = accuracy.exact(case.true, orders, at)

@@ -207,6 +207,12 @@ def variance_by_hand(x):
     return jnp.mean(x * x) - mean * mean  # unstable
 
 
+def covariance_by_hand(x):
+    half = VECTOR // 2
+    a, b = x[:half], x[half:]
+    return jnp.mean(a * b) - jnp.mean(a) * jnp.mean(b)  # unstable
+
+
 def deviation(x):
     spread = jnp.std(x)  # unstable
     return 2.0 * spread
@@ -306,6 +312,11 @@ def _sine_minus_x(x):
     return -x * y / 6.0 * (1.0 - y / 20.0 * (1.0 - y / 42.0 * (1.0 - y / 72.0)))
 
 
+def _covariance(x):
+    """With two elements each, half the one difference times half the other."""
+    return 0.5 * (x[0] - x[1]) * (0.5 * (x[2] - x[3]))
+
+
 def _cosine(x):
     half = VECTOR // 2
     return stable.cosine_similarity(x[:half], x[half:])
@@ -346,6 +357,7 @@ CASES = [
     Case(sinc_by_hand, lambda x: stable.sinc(x / jnp.pi), ((1e-20, 3.0),)),
     Case(compound, lambda n: jnp.exp(stable.log1prel(1.0 / n)), ((1.0, 1e9),)),
     Case(variance_by_hand, lambda x: stable.var(x), ((1.0, 1e4),), vector=True),
+    Case(covariance_by_hand, _covariance, ((1.0, 1e4),), vector=True),
     Case(deviation, lambda x: 2.0 * stable.std(x), (LARGE,), vector=True),
     Case(relative_entropy, lambda p, q: stable.rel_entr(p, q), (WIDE, WIDE)),
     Case(scaled_erfc, lambda x: stable.erfcx(x), ((0.1, 1e3),)),

@@ -22,9 +22,12 @@ BAD = {1: 8, 2: 16}
 
 
 def accuracy_rows(cases: Sequence[Case], smoke: bool = False) -> Table:
-    """Points at which an order is further off than 8 ulp (16 of several arguments): JAX, torch, and ours."""
+    """Points at which an order is further off than 8 ulp (16 of several arguments): JAX · torch → ours / points.
+
+    They are counted once for each derivative of the order, and only where its true value is a normal number.
+    """
     torch = _torch()
-    header = ("operation", "points", *(f"order {n}" for n in range(4)), "ours, worst ulp")
+    header = ("operation", "points", *(f"order {n}" for n in range(4)), "ours, worst ulp", "promised")
     return header, (_accuracy_row(case, torch, 16 if smoke else 200) for case in cases)
 
 
@@ -44,7 +47,13 @@ def _accuracy_row(case: Case, torch: ModuleType | None, most: int) -> tuple[str,
         peers = str(counts[0]) if torch is None or case.torch is None else f"{counts[0]} · {counts[1]}"
         cells.append(f"{peers} → {counts[2]} / {counts[3]}")
         worst.append(f"{furthest:.2g}")
-    return case.name, str(len(accuracy.points(case, most))), *cells, " ".join(worst)
+    return (
+        case.name,
+        str(len(accuracy.points(case, most))),
+        *cells,
+        " ".join(worst),
+        " ".join(f"{b:g}" for b in case.bounds),
+    )
 
 
 def _torch() -> ModuleType | None:

@@ -20,6 +20,7 @@ class Derivative(NamedTuple):
     by: tuple[int, ...]
     name: str
     at_point: Callable[..., list[jax.Array]]  # from the leaves to all outputs
+    of: Callable[[Callable], Callable[..., list[jax.Array]]]  # the same derivative of another function of the leaves
     # One element of a gradient in forward mode alone, where a sum belongs to the equation that has both terms.
     forward: Callable[[int], Callable[..., list[jax.Array]]] | None
 
@@ -40,12 +41,16 @@ def derivatives(fn: Callable, sample: Sample, orders: Sequence[int]) -> tuple[li
         ways = combinations(sample.leaves, order) if order else [()]
         for by in ways:
             ways_there = [(leaf, direction(sample.leaves[leaf].sample[0], leaf)) for leaf in by]
-            program = value
-            for depth, (leaf, along) in enumerate(ways_there):
-                program = _gradient(program, leaf) if scalar and depth == 0 else _along(program, leaf, along)
+            of = functools.partial(_derived, scalar, ways_there)
             forward = functools.partial(_forward, value, ways_there) if scalar and by else None
-            found.append(Derivative(by, _written(by, [leaf.name for leaf in sample.leaves]), program, forward))
+            found.append(Derivative(by, _written(by, [leaf.name for leaf in sample.leaves]), of(value), of, forward))
     return names, found
+
+
+def _derived(scalar: bool, ways: Sequence[tuple[int, Any]], program: Callable) -> Callable:
+    for depth, (leaf, along) in enumerate(ways):
+        program = _gradient(program, leaf) if scalar and depth == 0 else _along(program, leaf, along)
+    return program
 
 
 def _forward(value: Callable, ways: Sequence[tuple[int, Any]], element: int) -> Callable:

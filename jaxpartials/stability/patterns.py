@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, reach
-from jaxpartials.stability.identities import differences, elementwise, library, quotients, reductions
-from jaxpartials.stability.identities.formulas import Algebra, is_numeric, root_of
+from jaxpartials.graph.trace import CONTROL
+from jaxpartials.inspection.finding import Place, place
+from jaxpartials.stability.identities import differences, elementwise, library, norms, quotients, softmaxes, variances
+from jaxpartials.stability.identities.algebra import Algebra
 from jaxpartials.stability.identities.rows import Rewrite, Row
+from jaxpartials.stability.identities.values import is_numeric, root_of
+from jaxpartials.stability.reference import CALLS
 
 # The particular before the general: of two rows that apply to a value the first is taken.
 ROWS = (
     *library.ROWS,
-    *reductions.ROWS,
+    *softmaxes.ROWS,
+    *variances.ROWS,
+    *norms.ROWS,
     *elementwise.ROWS,
     *quotients.ROWS,
     *differences.ROWS,
@@ -48,10 +54,9 @@ class Match:
         return self.rewrite.operands
 
     @property
-    def lines(self) -> tuple[tuple[str, int, str], ...]:
-        """File, line and function of the user's code that the equations come from, in order."""
-        found = [node.line for node in self.nodes]
-        return tuple(dict.fromkeys(line for line in found if line is not None))
+    def places(self) -> tuple[Place, ...]:
+        """The lines of the user's code that the equations come from, in order."""
+        return tuple(dict.fromkeys(where for where in map(place, self.nodes) if where is not None))
 
 
 def matches(graph: Graph) -> list[Match]:
@@ -76,6 +81,12 @@ def matches(graph: Graph) -> list[Match]:
             found.append(match)
             stack += match.operands
     return sorted(found, key=lambda match: match.value.node.number)
+
+
+def matches_inside(graph: Graph) -> list[Match]:
+    """The same, and where they apply in the bodies of loops, branches and calls, whoever owns their derivative."""
+    inner = [body for node in graph.nodes if node.name in CONTROL | CALLS for body in node.bodies]
+    return [*matches(graph), *(match for body in inner for match in matches_inside(body))]
 
 
 def _first(algebra: Algebra, value: Value) -> Match | None:

@@ -164,13 +164,21 @@ class Tape:
         function = self.arithmetic.function(name, params)
         if function is not None:
             return (lambda *xs: [function(*xs)]), name in LOSSLESS
-        wide = self.arithmetic.primitive(node.primitive, params)
-        if wide is not None:
-            return wide, False
-        raise StabilityError(
+        wide = None if node.bodies else self.arithmetic.primitive(node.primitive, params)
+        none = StabilityError(
             f"check_stability() has no high-precision {name}, which is at {node.where}. "
             "Check the parts of the function before and after it."
         )
+        if wide is None:
+            raise none
+
+        def apply(*xs: Array) -> Values:
+            try:
+                return wide(*xs)
+            except _jax.REFUSALS as error:  # it has functions inside that are for numbers of its own dtype
+                raise none from error
+
+        return apply, False
 
 
 def _row(t: int) -> Apply:
@@ -211,6 +219,12 @@ def _broadcast_in_dim(node: Node, _: Arithmetic) -> Apply:
         return [np.broadcast_to(x.reshape(kept), shape)]
 
     return apply
+
+
+def _zeros(node: Node, arithmetic: Arithmetic) -> Apply:
+    """What nobody reads: the derivative of a branching holds a place for what the other branches keep."""
+    (out,) = node.outputs
+    return lambda *_: [arithmetic.lift(np.zeros(out.shape, out.dtype))]
 
 
 def _to_output(node: Node, _: Arithmetic) -> Apply:
@@ -357,6 +371,8 @@ SPECIAL: dict[str, Callable[[Node, Arithmetic], Apply]] = {
     "select_n": _select,
     "convert_element_type": _convert,
     "bitcast_convert_type": _bitcast,
+    "empty": _zeros,
+    "empty2": _zeros,
     "reduce_sum": _sum,
     "reduce_prod": _product,
     "reduce_max": _extreme(np.maximum),

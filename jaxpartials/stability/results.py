@@ -1,15 +1,13 @@
 """What `check_stability` found: as a table, as a picture, as plain data."""
 
-import io
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from jaxpartials.inspection.finding import Place
+from jaxpartials.planprint import as_text, plain_table
 
 Array = np.ndarray[Any, Any]
 
@@ -129,6 +127,20 @@ class Accuracy:
 class StabilityReport:
     """What `check_stability` found; prints as a table.
 
+    A result y whose truth is y* has lost log₂(2ᵖ |y − y*|/|y*|) bits of the p that its dtype has.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from jaxpartials import check_stability
+        >>> def approach(x):
+        ...     return 1.0 - jnp.exp(-x)
+        >>> report = check_stability(approach, (1e-20, 10.0), orders=(0,))
+        >>> (loss,) = report.losses
+        >>> print(loss.derivative, loss.runs, loss.bits == report.significand, loss.zero > 0)
+        f eager and compiled True True
+        >>> print(loss.culprit.how, loss.culprit.primitive, loss.culprit.place.function)
+        cancellation sub approach
+
     Attributes:
         name: of the function.
         dtype: of its arguments.
@@ -138,7 +150,10 @@ class StabilityReport:
         digits: how many decimal digits the reference took, 0 where float64 was enough.
         accuracies: of each derivative and output.
         losses: where they are wrong, by order; none if the function is stable.
-        inputs: the points, by argument.
+        inputs: the points, by argument: an array of each, one row for each point.
+
+    Source: Panchekha et al., Automatically improving accuracy for floating point expressions, PLDI 2015 (bits of
+        error).
     """
 
     name: str
@@ -240,7 +255,7 @@ class StabilityReport:
 
 
 def _table(losses: tuple[Loss, ...]) -> str:
-    table = Table(box=None, pad_edge=False, header_style="")
+    table = plain_table()
     for title in ("", "of", "where", "wrong", "bits", "nan", "inf", "0", "run", "line"):
         table.add_column(title, justify="left" if title in ("of", "where", "run", "line") else "right", overflow="fold")
     for i, one in enumerate(losses, start=1):
@@ -249,9 +264,7 @@ def _table(losses: tuple[Loss, ...]) -> str:
             str(i), one.derivative + one.output, one.region, f"{one.bad / max(one.of, 1):.0%}", f"{one.bits:.0f}",
             str(one.nan), str(one.inf), str(one.zero), "" if one.runs == BOTH else one.runs, line,
         )  # fmt: skip
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return as_text(table, WIDTH)
 
 
 def _short(value: Any) -> str:

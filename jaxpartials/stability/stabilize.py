@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-from rich.table import Table
 
 from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results, emitted
+from jaxpartials.errors import StableError
 from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.graph import Graph, Node, Value
 from jaxpartials.graph.trace import CONTROL, extend, read
-from jaxpartials.planprint import as_text
+from jaxpartials.inspection.finding import Place
+from jaxpartials.planprint import as_text, plain_table
 from jaxpartials.simplification import signature
+from jaxpartials.stability.emission import Emission
 from jaxpartials.stability.patterns import Match, matches
-from jaxpartials.stability.wider import narrowed, widened, wider
+from jaxpartials.stability.wider import in_float64, narrowed, wide_type, widened, wider
 
 REMAT = frozenset({"checkpoint", "remat", "remat2"})
-Place = tuple[str, int, str]
 
 
 def stabilize(fn: Callable[..., Any], *, precision: Literal["float64"] | None = None) -> "Stabilized":
@@ -34,10 +34,17 @@ def stabilize(fn: Callable[..., Any], *, precision: Literal["float64"] | None = 
         log(1 + exp x)      -> stable.softplus(x)         x/y                -> stable.divide(x, y)
         √(x² + y²)          -> stable.hypot(x, y)         exp x/Σ exp x      -> stable.softmax(x)
         E[x²] − E[x]²       -> stable.var(x)              (1 − cos x)/x²     -> stable.cosc(x)
+        E[xy] − E[x] E[y]   -> E[(x − E[x])(y − E[y])]    log Σ exp x        -> stable.logsumexp(x)
 
     Every replacement is an identity of real numbers, so derivatives of any order are those of `fn` in exact arithmetic.
-    Where a formula is undefined, at 0/0, it has the limit. Bodies of loops, branches and `jax.checkpoint` are searched
-    as well; custom rules are left alone, but those of JAX that an operation stands for.
+    Where a formula is undefined, at 0/0, it has the limit. Halves that JAX widens to sum them are read as the sums that
+    they are; other conversions from a wide type to a narrow one stay.
+
+    What `fn` calls through `jit` and `vmap` is searched as its own equations are, and so are the bodies of `scan`,
+    `while_loop`, `cond` and `jax.checkpoint`. A function with a rule of its own, by `custom_jvp`, `custom_vjp` or
+    `custom_vmap`, stays as it is, body and rule: what its derivative is, is the word of whoever wrote it, and need not
+    be the derivative of the body. What `fn` itself differentiates has the rule's equations, and is searched. Functions
+    of JAX with rules, such as `jax.nn.softplus`, are replaced where an operation stands for them.
 
     Examples:
         >>> import jax
@@ -78,7 +85,7 @@ class Replacement:
         operation: "stable.softplus", or the formula that stands in the place of the old one.
         formula: what was replaced: "log(1 + exp x)".
         condition: where the two are equal.
-        places: file, line and function of the user's code that the formula is written in.
+        places: the lines of the user's code that the formula is written in.
     """
 
     operation: str
@@ -88,12 +95,8 @@ class Replacement:
 
     @property
     def where(self) -> str:
-        """`model.py:12,13 (energy)`."""
-        lines: dict[tuple[str, str], list[str]] = {}
-        for file, line, function in self.places:
-            lines.setdefault((file, function), []).append(str(line))
-        found = [f"{file.rsplit('/', 1)[-1]}:{','.join(n)} ({function})" for (file, function), n in lines.items()]
-        return ", ".join(found)
+        """`model.py:12 (energy), model.py:13 (energy)`."""
+        return ", ".join(map(str, self.places))
 
 
 class Replacements(tuple[Replacement, ...]):
@@ -102,7 +105,7 @@ class Replacements(tuple[Replacement, ...]):
     def __str__(self) -> str:
         if not self:
             return "nothing replaced"
-        table = Table(box=None, pad_edge=False, header_style="")
+        table = plain_table()
         for title in ("formula", "replaced by", "in"):
             table.add_column(title)
         for one in self:
@@ -144,11 +147,17 @@ class Stabilized(ByShape):
         if self._precision is None:
             return _Program(self._on_arrays, call, call.arrays, self._name)
         narrow = jax.eval_shape(self._on_arrays(call, []), call.arrays)
+        types = list(map(wide_type, call.arrays))
         with wider():
-            program = _Program(
-                self._on_arrays, call, [widened(array, as_type=True) for array in call.arrays], self._name
-            )
-        return _Wider(program, narrow)
+            try:
+                program = _Program(self._on_arrays, call, types, self._name)
+            except _jax.REFUSALS as error:
+                raise StableError(
+                    f'{self!r} with precision="float64": {self._name} takes its arguments as they are, but not in '
+                    f"float64. Where it makes arrays itself, such as the first carry of a scan, give them the type of "
+                    f"an argument, jnp.zeros_like(x) rather than jnp.zeros(3, jnp.float32). JAX says: {error}"
+                ) from error
+            return _Wider(program, types, narrow)
 
 
 class _Program:
@@ -158,7 +167,7 @@ class _Program:
         results: list[Results] = []
         closed, _ = _jax.trace(on_arrays(call, results), arrays)
         self.results = results[0]
-        graph, found = rewritten(read(closed))
+        graph, found = rewritten(read(closed), Emission())
         self.replacements = Replacements(found)
         self.captured = [array for _, array in graph.constants.values()]
         compute = emitted(graph)
@@ -179,28 +188,29 @@ class _Program:
 class _Wider:
     """The same in float64, for arguments and results in the types that the user has."""
 
-    def __init__(self, program: _Program, narrow: Sequence[Any]):
+    def __init__(self, program: _Program, types: Sequence[Any], narrow: Sequence[Any]):
         self.replacements, self.captured = program.replacements, program.captured
-        self._program, self._narrow = program, narrow
+        self._results, self._narrow = program.results, narrow
+        self._compute = in_float64(program.compute, program.captured, types)
 
     def run(self, captured: Sequence[Any], arrays: Sequence[Any]) -> Any:
         with wider():
-            results = self._program.compute(captured, list(map(widened, arrays)))
-            return self._program.results.rebuild(list(map(narrowed, results, self._narrow)))
+            results = self._compute(captured, list(map(widened, arrays)))
+            return self._results.rebuild(list(map(narrowed, results, self._narrow)))
 
 
 # ---- the program
 
 
-def rewritten(graph: Graph) -> tuple[Graph, list[Replacement]]:
+def rewritten(graph: Graph, emission: Emission) -> tuple[Graph, list[Replacement]]:
     """A program with every formula replaced that a row knows, and what was replaced, in the order of the program."""
     by: dict[Value, Value] = {}
     found: list[tuple[int, list[Replacement]]] = []
     for match in matches(graph):
-        by[match.value] = _made(graph, match)
+        by[match.value] = emission.made(graph, match)
         found.append((match.value.node.number, [_replacement(match)]))
     for node in graph.nodes:
-        outputs, inside = _with_bodies(graph, node)
+        outputs, inside = _with_bodies(graph, node, emission)
         if inside:
             by.update(zip(node.outputs, outputs, strict=True))
             found.append((node.number, inside))
@@ -209,27 +219,15 @@ def rewritten(graph: Graph) -> tuple[Graph, list[Replacement]]:
     return graph.with_outputs([done[value] for value in graph.outputs]), ordered
 
 
-def _made(graph: Graph, match: Match) -> Value:
-    """What replaces a value, of its shape and type."""
-    value = match.value
-
-    def run(*arrays):
-        result = jnp.asarray(match.rewrite.emit(*arrays))
-        return [jnp.broadcast_to(result, value.shape).astype(value.dtype)]
-
-    (made,) = extend(graph, run, match.operands)
-    return made
-
-
 def _replacement(match: Match) -> Replacement:
-    return Replacement(match.operation, match.row.formula, match.row.condition, match.lines)
+    return Replacement(match.operation, match.row.formula, match.row.condition, match.places)
 
 
-def _with_bodies(graph: Graph, node: Node) -> tuple[Sequence[Value], list[Replacement]]:
+def _with_bodies(graph: Graph, node: Node, emission: Emission) -> tuple[Sequence[Value], list[Replacement]]:
     """The outputs of a loop, a branching or a checkpoint whose bodies have been rewritten."""
     if node.effects or not (node.name in CONTROL or node.name in REMAT):
         return (), []
-    pairs = [rewritten(body) for body in node.bodies]
+    pairs = [rewritten(body, emission) for body in node.bodies]
     bodies, inside = [body for body, _ in pairs], [one for _, some in pairs for one in some]
     if not inside:
         return (), []

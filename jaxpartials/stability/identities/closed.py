@@ -14,6 +14,20 @@ def _nth_expm1(orders: Orders, x: jax.Array) -> jax.Array:
 expm1 = family("expm1", _nth_expm1, complex=jnp.expm1)
 
 
+def covariance(x: jax.Array, y: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """E[(x − E[x])(y − E[y])] along some axes."""
+    dx, dy = _off_mean(x, axis), _off_mean(y, axis)
+    return jnp.mean(dx * dy, axis).astype(jnp.result_type(x, y))
+
+
+def _off_mean(a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """a − E[a], from the middle of the range: what the first subtraction leaves of the mean the second takes away."""
+    a = a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    low, high = (jax.lax.stop_gradient(end(a, axes, keepdims=True)) for end in (jnp.min, jnp.max))
+    d = a - (low / 2 + high / 2)
+    return d - jnp.mean(d, axes, keepdims=True)
+
+
 @jax.custom_jvp
 def difference_of_squares(a: jax.Array, b: jax.Array) -> jax.Array:
     """a² − b² = (a − b)(a + b), which is exact to rounding wherever a − b is."""

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxpartials import stable
 from jaxpartials.graph.graph import Value
 from jaxpartials.stability.identities import closed, rows
-from jaxpartials.stability.identities.formulas import Algebra, Terms, plain
+from jaxpartials.stability.identities.algebra import Algebra, Terms
 from jaxpartials.stability.identities.rows import Rewrite, Row
+from jaxpartials.stability.identities.values import plain
 
 ROWS: list[Row] = []
 pattern = functools.partial(rows.pattern, ROWS)

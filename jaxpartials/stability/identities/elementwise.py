@@ -10,20 +10,17 @@ import jax.numpy as jnp
 from jaxpartials import stable
 from jaxpartials.graph.graph import Value
 from jaxpartials.stability.identities import closed, rows
+from jaxpartials.stability.identities.algebra import Algebra
 from jaxpartials.stability.identities.formulas import (
-    Algebra,
     acos,
     cos,
     cosh,
     erfc,
     exp,
     expm1,
-    is_nonnegative,
     log,
     log1p,
     logistic,
-    number,
-    plain,
     sin,
     sinh,
     sqrt,
@@ -33,6 +30,7 @@ from jaxpartials.stability.identities.formulas import (
     y,
 )
 from jaxpartials.stability.identities.rows import Rewrite, Row
+from jaxpartials.stability.identities.values import is_nonnegative, number, plain
 
 ROWS: list[Row] = []
 identity = functools.partial(rows.identity, ROWS)

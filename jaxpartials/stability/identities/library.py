@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import jax.scipy.special as special
 from jaxpartials import stable
 from jaxpartials.graph.graph import Value, reach
 from jaxpartials.stability.identities import rows
-from jaxpartials.stability.identities.formulas import Algebra, number, plain
+from jaxpartials.stability.identities.algebra import Algebra
 from jaxpartials.stability.identities.rows import Rewrite, Row
 from jaxpartials.stability.identities.templates import arguments
+from jaxpartials.stability.identities.values import number, plain
 
 ROWS: list[Row] = []
 pattern = functools.partial(rows.pattern, ROWS)
@@ -82,8 +84,8 @@ def guarded(algebra: Algebra, value: Value) -> Rewrite | None:
     for row in algebra.rows.get(elsewhere.node.name, ()):
         rewrite = row.look(algebra, elsewhere) if "limit" in row.condition else None
         if rewrite is not None and rewrite.operands == (variable,):
-            limit = _at_zero(rewrite.emit, value.dtype)
-            return Rewrite(rewrite.emit, (variable,), row) if limit == number(at_zero) else None
+            limit = float(rewrite.number) * _at_zero(rewrite.emit, value.dtype)
+            return replace(rewrite, row=row) if limit == number(at_zero) else None
     return None
 
 

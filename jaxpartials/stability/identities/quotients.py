@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jaxpartials import stable
 from jaxpartials.graph.graph import Node, Value
 from jaxpartials.stability.identities import rows
-from jaxpartials.stability.identities.formulas import Algebra, log, number, plain, x, y
+from jaxpartials.stability.identities.algebra import Algebra
+from jaxpartials.stability.identities.formulas import log, x, y
 from jaxpartials.stability.identities.rows import Rewrite, Row
+from jaxpartials.stability.identities.values import number, plain
 
 ROWS: list[Row] = []
 LAST: list[Row] = []

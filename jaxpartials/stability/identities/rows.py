@@ -4,21 +4,28 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from jaxpartials import stable
 from jaxpartials.graph.graph import Value
-from jaxpartials.stability.identities.formulas import Algebra, Apply, Formula, Product
+from jaxpartials.stability.identities.algebra import Algebra
+from jaxpartials.stability.identities.formulas import Apply, Formula, Product
+from jaxpartials.stability.identities.search import find
 
 Arrays = Any
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """`emit` of the operands is what a value is equal to, by the row that was asked or by the one that it names."""
+    """`emit` of the operands, times a number, is what a value is equal to, by the row asked or by the one it names.
+
+    What `emit` closes over is no value of the program, so that it can be traced once for many places.
+    """
 
     emit: Callable[..., Arrays]
     operands: tuple[Value, ...]
+    number: Fraction = Fraction(1)
     row: "Row | None" = None
 
 
@@ -57,7 +64,7 @@ def identity(
 
     def look(algebra: Algebra, value: Value) -> Rewrite | None:
         for formula in formulas:
-            found = algebra.find(formula, value) if value.node.name in _roots(formula) else None
+            found = find(algebra, formula, value) if value.node.name in _roots(formula) else None
             if found is not None:
                 return times(algebra, found.number, found.others, give, [found.at[name] for name in names])
         return None
@@ -78,21 +85,22 @@ def pattern(table: list[Row], *roots: str) -> Callable[[Look], Look]:
     return enter
 
 
-def times(algebra: Algebra, number: Any, others: Any, give: Callable[..., Arrays], operands: list[Value]) -> Rewrite:
+def times(
+    algebra: Algebra, number: Fraction, others: Any, give: Callable[..., Arrays], operands: list[Value]
+) -> Rewrite:
     """`give` of the operands, times a number and powers of other values."""
     above = [(v, p) for v, p in others if p > 0]
     below = [(v, -p) for v, p in others if p < 0]
     factors = [algebra.product(part) for part in (above, below) if part]
+    count, times_others, over_others = len(operands), bool(above), bool(below)
 
     def emit(*arrays: Any) -> Any:
-        result, rest = give(*arrays[: len(operands)]), list(arrays[len(operands) :])
-        if number != 1:
-            result = -result if number == -1 else float(number) * result
-        if above:
+        result, rest = give(*arrays[:count]), list(arrays[count:])
+        if times_others:
             result = result * rest.pop(0)
-        return stable.divide(result, rest.pop(0)) if below else result
+        return stable.divide(result, rest.pop(0)) if over_others else result
 
-    return Rewrite(emit, (*operands, *factors))
+    return Rewrite(emit, (*operands, *factors), number)
 
 
 def _roots(formula: Formula) -> frozenset[str]:

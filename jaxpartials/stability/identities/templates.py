@@ -12,18 +12,20 @@ from jaxpartials.graph.trace import trace
 
 
 @functools.cache
-def template(function: Callable, inputs: int, shape: tuple[int, ...], dtype: Any, context: Any) -> Graph:
-    """What a function of arrays of one shape and type is made of."""
-    return trace(function, *[jax.ShapeDtypeStruct(shape, dtype)] * inputs)[0]
+def template(function: Callable, inputs: int, shape: tuple[int, ...], dtype: Any, context: Any) -> Graph | None:
+    """What a function of arrays of one shape and type is made of, None if it takes none of this type."""
+    try:
+        return trace(function, *[jax.ShapeDtypeStruct(shape, dtype)] * inputs)[0]
+    except _jax.REFUSALS:
+        return None
 
 
 def arguments(
     same: Callable[[Value, Value], bool], function: Callable, inputs: int, value: Value
 ) -> tuple[Value, ...] | None:
     """What the function was called on, if the value is what it gives."""
-    try:
-        made = template(function, inputs, value.shape, value.dtype, _jax.trace_context())
-    except _jax.REFUSALS:  # not for arrays of this type
+    made = template(function, inputs, value.shape, value.dtype, _jax.trace_context())
+    if made is None:
         return None
     (output,) = made.outputs
     if output.node.name == value.node.name == "custom_jvp_call" and list(output.node.operands) == made.inputs:
