@@ -20,6 +20,7 @@ from jaxpartials.stability.measure import measure
 from jaxpartials.stability.ranges import Range
 from jaxpartials.stability.reference import Tape
 from jaxpartials.stability.results import COMPILED
+from jaxpartials.stability.stabilize import stabilize
 from jaxpartials.stability.truth import digits_of, rowwise
 
 POINTS = 48
@@ -54,6 +55,25 @@ def test_the_stable_twin_is_silent(case):
     report = check_stability(case.twin, *arguments(case), points=POINTS)
     assert not report.losses, report
     assert all(each.points for each in report.accuracies)
+
+
+# ---- what is advised helps
+
+
+def test_what_does_not_help_is_not_advised():
+    """The quotient is one that a row knows, but the logarithm loses all bits of it at 0."""
+    report = check_stability(lambda x: jnp.log((1 + x) / (1 - x)), (-0.9, 0.9), orders=(0,), points=POINTS)
+    (loss,) = report.losses
+    assert (loss.culprit.primitive, loss.culprit.instead) == ("log", "")
+
+
+def test_of_the_formulas_on_a_line_those_that_help_are_advised():
+    """Both differences have to go, and the logarithm need not."""
+    fn = lambda a, b, x: (jnp.exp(a * x) - 1) / (jnp.exp(b * x) - 1) * jnp.log(1 + jnp.exp(a))
+    report = check_stability(fn, (0.5, 2.0), (0.5, 2.0), (1e-12, 1e-8), orders=(0,), points=POINTS)
+    (loss,) = report.losses
+    assert loss.culprit.instead == "expm1 x"
+    assert {one.operation for one in stabilize(fn).replacements(1.0, 1.0, 1.0)} > {"expm1 x"}
 
 
 # ---- the reference

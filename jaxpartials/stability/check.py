@@ -44,7 +44,8 @@ def check_stability(
     that is wrong every equation is run alone on its exact operands: the one whose own error explains the result's is
     the culprit. The bodies of `jit`, `vmap`, `scan`, `while_loop`, `cond` and `jax.checkpoint` are followed equation by
     equation; of a function with a rule of its own the derivative that is checked is what the rule computes, in wider
-    arithmetic. What is advised has been tried: with it the worst point is right, or another line is to blame there.
+    arithmetic. What is advised has been tried, in float32 and wider, unless it stands in a loop or branch: with it the
+    worst point is right, or another line is to blame there.
 
     Examples:
         >>> import jax.numpy as jnp
