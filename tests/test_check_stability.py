@@ -57,6 +57,16 @@ def test_the_stable_twin_is_silent(case):
     assert all(each.points for each in report.accuracies)
 
 
+def test_a_while_loop_is_differentiated_forwards():
+    def halved(x):
+        y = lax.while_loop(lambda y: y > 1, lambda y: y / 2, x)
+        return 1 - jnp.exp(-y * 1e-6)
+
+    report = check_stability(halved, (0.5, 100.0), points=20)
+    assert [loss.order for loss in report.losses] == [0]
+    assert [each.order for each in report.accuracies] == [0, 1, 2]
+
+
 # ---- what is advised helps
 
 

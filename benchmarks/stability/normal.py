@@ -26,7 +26,7 @@ CASES = (
         jax.scipy.special.log_ndtr,
         true_log_ndtr,
         (tuple(x for x in WHOLE if x < 1e5),),
-        bounds=(8, 8, 8, 12),
+        bounds=(8, 8, 8, 8),
         torch=lambda torch: torch.special.log_ndtr,
     ),
     Case(

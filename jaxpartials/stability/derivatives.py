@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpartials import _jax
 from jaxpartials.errors import StabilityError
 from jaxpartials.stability.ranges import Sample, combinations
 
@@ -32,10 +33,12 @@ class Derivative(NamedTuple):
 def derivatives(fn: Callable, sample: Sample, orders: Sequence[int]) -> tuple[list[str], list[Derivative]]:
     """The names of the outputs, and what to check of each order.
 
-    The derivative of a scalar is `jax.grad`'s, any other one `jax.jvp`'s, and so are the later ones. By an array they
-    go along one direction; a gradient has a component for each of its elements.
+    The derivative of a scalar is `jax.grad`'s. Any other one is `jax.jvp`'s, and so are the later ones and those of
+    what JAX does not differentiate backwards. By an array they go along one direction; a gradient has a component for
+    each of its elements.
     """
     names, value, scalar = _value(fn, sample)
+    scalar = scalar and (not any(orders) or _goes_backwards(value, sample))
     found = []
     for order in orders:
         ways = combinations(sample.leaves, order) if order else [()]
@@ -45,6 +48,16 @@ def derivatives(fn: Callable, sample: Sample, orders: Sequence[int]) -> tuple[li
             forward = functools.partial(_forward, value, ways_there) if scalar and by else None
             found.append(Derivative(by, _written(by, [leaf.name for leaf in sample.leaves]), of(value), of, forward))
     return names, found
+
+
+def _goes_backwards(value: Callable, sample: Sample) -> bool:
+    at = [jax.ShapeDtypeStruct(leaf.shape, leaf.sample.dtype) for leaf in sample.leaves]
+    real = [i for i, leaf in enumerate(sample.leaves) if leaf.real]
+    try:
+        jax.eval_shape(jax.grad(lambda *leaves: value(*leaves)[0], real), *at)
+    except _jax.REFUSALS:
+        return False
+    return True
 
 
 def _derived(scalar: bool, ways: Sequence[tuple[int, Any]], program: Callable) -> Callable:

@@ -33,7 +33,7 @@ def log_ndtr(x: ArrayLike) -> jax.Array:
         x: any shape; real.
 
     Returns:
-        log Φ(x), and its derivatives of orders 1 and 2, within 8 ulp; order 3 within 12 ulp of |f‴| + |x f⁗|. At −inf
+        log Φ(x), and its derivatives of orders 1 and 2, within 8 ulp; order 3 within 8 ulp of |f‴| + |x f⁗|. At −inf
         it is −inf, its derivative +inf, the second −1, all others 0; at +inf it and all derivatives are 0.
 
     Raises:
