@@ -50,10 +50,10 @@ def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None,
         The norm, within 4 ulp for up to a thousand elements (the sum rounds as `jnp.sum` does); orders 1 and 2 within
         8 ulp, order 3 within 16 ulp of the largest of the derivatives of their order; for p ≠ 2, order n ≥ 2 within
         32 ulp of ‖x‖^(1−n) if no element is much below the largest. Where one of the derivatives of an order
-        overflows, the others of that order may be nan; where all are below four times the smallest normal number, they
-        may be 0. Of 0 the norm is 0, and all its derivatives are 0: the first is the subgradient of least norm. ±inf
-        among the elements gives inf and nan for derivatives, nan gives nan. For 1 < p < 2 the second derivative at a
-        vector with a zero element is inf or nan; in truth it is inf.
+        overflows, the others of that order may be nan; those below four times the smallest normal number may be 0. Of 0
+        the norm is 0, and all its derivatives are 0: the first is the subgradient of least norm. ±inf among the
+        elements gives inf and nan for derivatives, nan gives nan. For 1 < p < 2 the second derivative at a vector with
+        a zero element is inf or nan; in truth it is inf.
 
     Raises:
         StableError: if x is no array of numbers, if `ord` is no norm of vectors, or the axes do not fit it.
