@@ -18,3 +18,10 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Compiled programs that will not run again are freed."""
+    yield
+    jax.clear_caches()
