@@ -28,8 +28,7 @@ Primitive = _core.Primitive
 ShapedArray = jax.core.ShapedArray  # pyright: ignore[reportAttributeAccessIssue]
 Tracer = jax.core.Tracer  # pyright: ignore[reportAttributeAccessIssue]
 
-# How JAX refuses a mode of differentiation, or operands that do not fit: some of its rules say so by
-# NotImplementedError.
+# How JAX refuses a mode of differentiation, or operands that do not fit; its rules use all three.
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 
 

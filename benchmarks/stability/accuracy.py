@@ -149,8 +149,7 @@ def errors(
     tiny, huge = (mpmath.mpf(float(x)) for x in (jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).max))
     # Relative to a tensor that overflows nothing is promised.
     whole = [not case.vector or size <= huge for size in scales]
-    smallest = 4 * tiny if case.vector else tiny
-    normal = np.asarray([smallest <= abs(t) <= huge and fits for t, fits in zip(truth, whole, strict=True)], bool)
+    normal = np.asarray([tiny <= abs(value) <= huge and fits for value, fits in zip(truth, whole, strict=True)], bool)
     ulp = np.asarray([_ulp(g, t, s) for g, t, s in zip(got, truth, scales, strict=True)])
     if sum(orders) > case.strict and not case.vector:
         # One order more is dear, and only needed where the first measure is not met.

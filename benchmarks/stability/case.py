@@ -22,8 +22,7 @@ class Case:
             |f| + Σ |xₖ ∂f/∂xₖ|: what an error of one ulp in the arguments would change. Derivatives of high order
             have roots inside their domain, where no bound of the first kind could hold.
         vector: whether the arguments are the elements of one vector. Errors are then those of the whole tensor of
-            derivatives of one order, relative to its largest element. Elements are sums, whose terms are flushed to
-            zero one by one: those below four times the smallest normal number are not counted.
+            derivatives of one order: relative to its largest element.
         common_roots: from this order on all derivatives of an order of a vector may vanish at once. Errors are then
             relative to the largest of it and of the order below.
         within: whether a point belongs to the domain.

@@ -47,7 +47,7 @@ CASES = (
         _vector(lambda x: jnp.linalg.norm(x, 3)),
         _true_norm(3),
         (FEW,) * 2,
-        bounds=(4, 8, 32, 32),
+        bounds=(4, 8, 16, 32),
         vector=True,
         # Errors are relative to ‖x‖^(1 − order); second derivatives at a nearly axial vector are much less than that.
         within=lambda x, y: abs(x / 8) <= abs(y) <= abs(x * 8),
