@@ -30,17 +30,15 @@ class Range:
     Range(low=1e-30, high=1e+30, shape=(), dtype=None)
     >>> import jax.numpy as jnp
     >>> from jaxpartials import check_stability
-    >>> len(check_stability(jnp.sum, Range(1.0, 2.0, shape=(5,)), orders=(0,), points=40).inputs[0][1])
-    40
+    >>> report = check_stability(jnp.sum, Range(1.0, 2.0, shape=(5,)), orders=(0,), points=40)
+    >>> [len(numbers) for name, numbers in report.inputs]
+    [40]
 
     Args:
         low: the smallest number, in the units of the argument.
         high: the largest one.
         shape: of the argument, each of whose elements comes from the range.
         dtype: of the argument; None for JAX's default, float32 or, with x64, float64.
-
-    Returns:
-        An argument for `check_stability` and `assert_stable`.
 
     Raises:
         StabilityError: if `low` is not below `high`, or one of them is no finite number of the dtype.
