@@ -4,7 +4,7 @@ import re
 
 import griffe
 
-EXAMPLES = re.compile(r"^>>> (?:.*\S.*(?:\n|\Z))+", re.MULTILINE)
+EXAMPLES = re.compile(r"^>>> .*(?:\n.*\S.*)*", re.MULTILINE)
 
 
 class Doctests(griffe.Extension):
@@ -12,4 +12,4 @@ class Doctests(griffe.Extension):
 
     def on_object(self, *, obj, **_):
         if obj.docstring and "```" not in obj.docstring.value:
-            obj.docstring.value = EXAMPLES.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", obj.docstring.value)
+            obj.docstring.value = EXAMPLES.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
