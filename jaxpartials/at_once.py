@@ -18,10 +18,11 @@ from fractions import Fraction
 import jax.numpy as jnp
 
 from jaxpartials import operators
-from jaxpartials.derive import Deriver, Seed, wrt_seeds
+from jaxpartials.derive import Deriver
 from jaxpartials.graph.graph import Value
 from jaxpartials.graph.trace import extend
 from jaxpartials.notation import Block
+from jaxpartials.seeds import Seed, wrt_seeds
 from jaxpartials.taylor import Taylor, Unsuitable
 
 # What the stages of a candidate of this kind are called.

@@ -20,11 +20,20 @@ from jaxpartials.graph.trace import extend
 from jaxpartials.notation import Block
 from jaxpartials.rewrite.batch import Batched, batch
 from jaxpartials.rewrite.separate import Inseparable, separate
+from jaxpartials.seeds import (
+    ONES,
+    Label,
+    Seed,
+    canonical,
+    direction_axis,
+    output_seed,
+    seed_array,
+    summed_labels,
+    wrt_seeds,
+)
 
 FORWARD = "forward"
 REVERSE = "reverse"
-
-Label = str | int
 
 
 @dataclass(frozen=True)
@@ -36,27 +45,6 @@ class Stage:
 
 
 Candidate = tuple[Stage, ...]  # innermost first
-
-
-@dataclass(frozen=True)
-class Seed:
-    """How one wrt (or one output) is seeded, axis by axis.
-
-    `axes` has one entry per axis: ONES (a lane, or an axis to be summed), an integer (a component), or the name of
-    a direction, which takes one basis vector per element. Equal names on one array mean its diagonal.
-    """
-
-    axes: tuple[Label, ...]
-
-    @property
-    def directions(self) -> tuple[str, ...]:
-        named = (a for a in self.axes if isinstance(a, str) and a != ONES and not a.startswith(DIAGONAL))
-        return tuple(dict.fromkeys(named))
-
-
-# Not axis names, so that no user's name is one of them.
-ONES = "+"
-DIAGONAL = "="  # prefix: not a direction, but equal positions along the axes that carry it
 
 
 @dataclass
@@ -84,13 +72,13 @@ class Deriver:
         value, labels = self.output(block)
         groups: list[_Directions] = []
         numbers: dict[str, int] = {}
-        summed, seeds = _summed_labels(block), wrt_seeds(block, lanes)
+        summed, seeds = summed_labels(block), wrt_seeds(block, lanes)
         for height, stage in enumerate(candidate):
             wrt = self.inputs[block.wrt[stage.slot]]
             slot_labels = block.wrt_labels[stage.slot]
             if stage.mode == FORWARD:
                 seed = seeds[stage.slot]
-                direction = self._direction(("s", wrt, _canonical(seed, numbers)), wrt, seed, groups)
+                direction = self._direction(("s", wrt, canonical(seed, numbers)), wrt, seed, groups)
                 value = self._jvp(value, wrt, direction)
             else:
                 leaves = [self.inputs[i] for i in siblings[stage.slot]]
@@ -103,7 +91,7 @@ class Deriver:
 
     def _reverse(self, value, labels, wrt, slot_labels, leaves, block, lanes, summed, groups, height):
         """One order in reverse: the cotangent of `wrt`, one for each element of `value` that is to be kept."""
-        seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+        seed = Seed(tuple(output_seed(label, slot_labels, block, lanes, summed) for label in labels))
         spread = [name for name in seed.directions if name not in slot_labels and block.sizes[name] > 1]
         if not seed.directions:
             key = ("c", value.shape, str(value.dtype), seed)
@@ -122,7 +110,7 @@ class Deriver:
         if seed.directions:
             _join(groups, seed, symbol, value)
         else:
-            ones = extend(self.graph, lambda: _seed_array(seed, value, {}), [])
+            ones = extend(self.graph, lambda: seed_array(seed, value, {}), [])
             pulled = self._substitute(pulled, symbol, ones)
         return self._select(pulled, slot_labels)
 
@@ -168,7 +156,7 @@ class Deriver:
     def seeded(self, leaf: int, seed: Seed) -> Value:
         """A single direction of an input."""
         wrt = self.inputs[leaf]
-        return self._direction(("s", wrt, _canonical(seed, {})), wrt, seed, [])
+        return self._direction(("s", wrt, canonical(seed, {})), wrt, seed, [])
 
     def slope(self, value: Value, of: Value) -> Value:
         """The derivative of a function of one array, element by element."""
@@ -209,7 +197,7 @@ class Deriver:
             _join(groups, seed, symbol, like)
             return symbol
         if ("seed", key) not in self._memo:
-            self._memo["seed", key] = extend(self.graph, lambda: _seed_array(seed, like, {}), [])
+            self._memo["seed", key] = extend(self.graph, lambda: seed_array(seed, like, {}), [])
         return self._memo["seed", key]
 
     def _symbol(self, key: Any, like: Value) -> Value:
@@ -308,10 +296,10 @@ class Deriver:
             seeds = []
             images = any(node.name == "conv_general_dilated" for node in reach([value]))
             for symbol, (seed, like) in group.seeds.items():
-                position = _place(seed, images)
+                position = direction_axis(seed, images)
                 array = extend(
                     self.graph,
-                    lambda s=seed, v=like, p=position, z=sizes: jnp.moveaxis(_seed_array(s, v, z), 0, p),
+                    lambda s=seed, v=like, p=position, z=sizes: jnp.moveaxis(seed_array(s, v, z), 0, p),
                     [],
                 )
                 seeds.append(Batched(symbol, array, position))
@@ -329,7 +317,7 @@ class Deriver:
 
 def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apart: frozenset[str]) -> int:
     """How many directions a candidate pushes and pulls for one block; one reverse pass serves the names in `apart`."""
-    summed, seeds = _summed_labels(block), wrt_seeds(block, lanes)
+    summed, seeds = summed_labels(block), wrt_seeds(block, lanes)
     labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
     names: set[str] = set()
     for stage in candidate:
@@ -337,7 +325,7 @@ def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apar
         if stage.mode == FORWARD:
             names |= set(seeds[stage.slot].directions)
         else:
-            seed = Seed(tuple(_output_seed(label, slot_labels, block, lanes, summed) for label in labels))
+            seed = Seed(tuple(output_seed(label, slot_labels, block, lanes, summed) for label in labels))
             names |= set(seed.directions) - (apart - set(slot_labels))
             labels = tuple(dict.fromkeys(a for a in slot_labels if isinstance(a, str)))
     return math.prod(block.sizes[name] for name in names)
@@ -358,95 +346,6 @@ def _join(groups: list[_Directions], seed: Seed, symbol: Value, like: Value) -> 
         groups.remove(group)
         joined = _Directions({**group.labels, **joined.labels}, {**group.seeds, **joined.seeds})
     groups.append(joined)
-
-
-def _summed_labels(block: Block) -> set[str]:
-    """Names that the result does not keep and that only one array of the spec has: by linearity, one ones seed."""
-    homes: dict[str, set[int]] = {}
-    for home, labels in enumerate((block.output_labels, *block.wrt_labels)):
-        for label in labels:
-            if isinstance(label, str):
-                homes.setdefault(label, set()).add(home)
-    return {label for label, where in homes.items() if len(where) == 1 and label not in block.result}
-
-
-def wrt_seeds(block: Block, lanes: frozenset[str]) -> list[Seed]:
-    """How each wrt of a block is seeded when it is pushed forward."""
-    summed = _summed_labels(block)
-    return [Seed(tuple(_wrt_seed(label, slot, lanes, summed) for label in slot)) for slot in block.wrt_labels]
-
-
-def _wrt_seed(label: Label, slot: Sequence[Label], lanes: frozenset[str], summed: set[str]) -> Label:
-    if isinstance(label, int):
-        return label
-    if label in lanes:
-        return ONES
-    if label in summed:
-        return ONES if slot.count(label) == 1 else f"{DIAGONAL}{label}"
-    return label
-
-
-def _output_seed(label: Label, slot: Sequence[Label], block: Block, lanes: frozenset[str], summed: set[str]) -> Label:
-    if isinstance(label, int):
-        return label
-    if label in summed or (label in lanes and (label in slot or label not in block.result)):
-        return ONES
-    return label
-
-
-def _canonical(seed: Seed, numbers: dict[str, int]) -> tuple:
-    """A seed's name, the same in every spec that seeds alike: directions are numbered as they come up.
-
-    `numbers` are those of this spec; a direction keeps its number throughout the tower.
-    """
-    for label in seed.directions:
-        numbers.setdefault(label, len(numbers))
-    return tuple(numbers.get(axis, axis) if isinstance(axis, str) else ("component", axis) for axis in seed.axes)
-
-
-def _place(seed: Seed, images: bool) -> int:
-    """Where the direction axis goes: after the axes seeded with ones that lead the array, and before its last axis.
-
-    The last axis is what matrix products contract: with the directions next to it, sums over both are over one long
-    axis. Convolutions go through images one after another, and keep the axes of an image together.
-    """
-    lanes = next((i for i, label in enumerate(seed.axes) if label != ONES), len(seed.axes))
-    return lanes if images or seed.axes[-1:] == (ONES,) else max(lanes, len(seed.axes) - 1)
-
-
-def _seed_array(seed: Seed, like: Value, sizes: Mapping[str, int]) -> jax.Array:
-    """The seed, with the directions flattened into one leading axis where there are any.
-
-    seed[d, k_1, ..., k_r] = prod_axes [k_a = component_a] or [k_a = direction label of a] or 1
-    """
-    names = list(sizes)
-    rank = len(names) + len(seed.axes)
-    shape = (*sizes.values(), *like.shape)
-    mask = None
-    equal: dict[str, int] = {}
-    for axis, label in enumerate(seed.axes, start=len(names)):
-        if label == ONES:
-            continue
-        here = jax.lax.broadcasted_iota(jnp.int32, _only(shape, axis, rank), axis)
-        if isinstance(label, int):
-            hit = here == label
-        elif label.startswith(DIAGONAL):
-            if label not in equal:
-                equal[label] = axis
-                continue
-            other = equal[label]
-            hit = here == jax.lax.broadcasted_iota(jnp.int32, _only(shape, other, rank), other)
-        else:
-            other = names.index(label)
-            hit = here == jax.lax.broadcasted_iota(jnp.int32, _only(shape, other, rank), other)
-        mask = hit if mask is None else mask & hit
-    full = jnp.ones(shape, like.dtype) if mask is None else jnp.broadcast_to(mask.astype(like.dtype), shape)
-    full = _jax.as_varying(full, like.aval)
-    return full.reshape(math.prod(sizes.values()), *like.shape) if names else full
-
-
-def _only(shape: Sequence[int], axis: int, rank: int) -> tuple[int, ...]:
-    return tuple(shape[axis] if a == axis else 1 for a in range(rank))
 
 
 def contract(array: jax.Array, labels: Sequence[str], result: Sequence[str]) -> jax.Array:

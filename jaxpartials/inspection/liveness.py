@@ -7,8 +7,8 @@ each of its parts.
 from collections.abc import Iterable, Sequence
 
 from jaxpartials.graph.graph import Graph, Node, Value
-from jaxpartials.rewrite.fusion import needed
 from jaxpartials.rewrite.nested import is_loop
+from jaxpartials.rewrite.unread import needed
 
 
 def is_call(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Several loops made one, and what nobody reads of a loop dropped: a pass over a whole program.
+"""Several loops made one: a pass over a whole program.
 
     scan f over n;  scan g over n          ->  scan (f, g) over n         f and g share work
     cond(i, f_0, f_1);  cond(i, g_0, g_1)  ->  cond(i, (f_0, g_0), (f_1, g_1))
@@ -15,18 +15,18 @@ before, and as long as the peak of live bytes stays within `GROWTH` times what i
 import itertools
 import weakref
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxpartials import _jax
-from jaxpartials.graph.cost import ASSUMED_TRIPS, body_cost, cost, total
-from jaxpartials.graph.graph import COMMUTATIVE, CONSTANT, LEAVES, LITERAL, Graph, Node, Value, freeze, reach, what
+from jaxpartials.graph.cost import cost, total
+from jaxpartials.graph.graph import Graph, Node, Value, freeze
 from jaxpartials.graph.memory import peak_bytes
-from jaxpartials.rewrite.bodies import is_known
 from jaxpartials.rewrite.loops import merge
 from jaxpartials.rewrite.nested import is_loop, live, loops_of, replaced
+from jaxpartials.rewrite.numbering import Numbering, work
 from jaxpartials.rewrite.scans import scan_settings
+from jaxpartials.rewrite.unread import drop_unread
 
 SHARED = 0.1
 GROWTH = 1.1
@@ -53,88 +53,11 @@ def fuse(graph: Graph, values: Sequence[Value], effects: Sequence[Node] = ()) ->
         return values
     for _ in range(ROUNDS):
         before = values
-        for step in (_prune, _enter, _join):
+        for step in (drop_unread, _enter, _join):
             values, effects = step(graph, values, effects)
         if values == before:
             break
     return values
-
-
-# ---- what nobody reads
-
-
-def _prune(graph: Graph, values: Sequence[Value], effects: Sequence[Node]) -> tuple[list[Value], Sequence[Node]]:
-    """Drop the carries, outputs and operands of loops that no result depends on."""
-    read = {*values, *(v for node in effects for v in node.operands)}
-    by: dict[Value, Value] = {}
-    for node in reversed(live(values, effects)):
-        if not is_loop(node):
-            if any(v in read for v in node.outputs) or node.effects:
-                read.update(node.operands)
-            continue
-        used = sorted(needed(node, [v.index for v in node.outputs if v in read]))
-        if not used:
-            continue
-        if len(used) < len(node.outputs):
-            found = merge(graph, [node], [used])
-            assert found is not None
-            by.update(zip((node.outputs[i] for i in used), found[0], strict=True))
-        read.update(_operands(node, used))
-    return replaced(graph, values, effects, by)
-
-
-def needed(node: Node, outputs: Iterable[int]) -> set[int]:
-    """The outputs of a loop that must be computed for these: a carry is needed if a needed output reads it."""
-    found = set(outputs)
-    if node.name == "cond" or not found:
-        return found
-    first, carried = _carries(node)
-    place = {v: i for i, v in enumerate(node.bodies[-1].inputs[first : first + carried])}
-    if node.name == "while":
-        test = node.bodies[0]
-        inputs = test.inputs[node.params["cond_nconsts"] :]
-        reached = {n.number for n in reach(test.outputs)}
-        found |= {i for i, v in enumerate(inputs) if v.node.number in reached}
-    body = node.bodies[-1]
-    stack = [body.outputs[i] for i in found]
-    seen: set[Node] = set()
-    while stack:
-        value = stack.pop()
-        if value.node in seen:
-            continue
-        seen.add(value.node)
-        stack.extend(value.node.operands)
-        i = place.get(value)
-        if i is not None and i not in found:
-            found.add(i)
-            stack.append(body.outputs[i])
-    return found
-
-
-def _carries(node: Node) -> tuple[int, int]:
-    """Where the carries stand among the inputs of the body, and how many they are."""
-    if node.name == "scan":
-        return node.params["num_consts"], node.params["num_carry"]
-    return node.params["body_nconsts"], len(node.outputs)
-
-
-def _operands(node: Node, used: Sequence[int]) -> list[Value]:
-    """The operands that those outputs need."""
-    if len(used) == len(node.outputs):
-        return list(node.operands)
-    body_operands = node.operands[1:] if node.name == "cond" else node.operands
-    found = list(node.operands[:1]) if node.name == "cond" else []
-    if node.name == "while":
-        in_test = node.params["cond_nconsts"]
-        found += [*node.operands[:in_test], *(node.operands[-len(node.outputs) + i] for i in used)]
-        body_operands = node.operands[in_test:]
-    for body in node.bodies[-1:] if node.name == "while" else node.bodies:
-        reached = {n.number for n in reach([body.outputs[i] for i in used])}
-        found += [v for v, inside in zip(body_operands, body.inputs, strict=True) if inside.node.number in reached]
-    if node.name == "scan":
-        first, carried = _carries(node)
-        found += [node.operands[first + i] for i in used if i < carried]
-    return found
 
 
 # ---- loops inside loops
@@ -321,7 +244,7 @@ class _Fusing:
     def _enough(one: Node, other: Node) -> float:
         """How much two loops must share."""
         which = min if _size(one) + _size(other) <= LARGEST else max
-        return SHARED * which(_work(one), _work(other))
+        return SHARED * which(work(one), work(other))
 
     def _put(self, group: Group, joined: Group) -> None:
         """The group, after others have joined it."""
@@ -352,71 +275,6 @@ def _kind(node: Node) -> Hashable:
     return "cond", node.operands[0], settings
 
 
-class Numbering:
-    """Numbers for what loops compute at their first turn, equal for what is equal, whatever loop it is in.
-
-    Loops that share work at every turn share it at the first, where carries are their initial values: an upper bound,
-    found in one pass over each body.
-    """
-
-    def __init__(self):
-        self._numbers: dict[Any, int] = {}
-
-    def first_turn(self, node: Node) -> dict[int, float]:
-        """The numbers of all equations of the bodies of a loop, with the time that each takes in one turn."""
-        found: dict[int, float] = {}
-        self._bodies(node, [self._outside(v) for v in node.operands], 1.0, found)
-        return found
-
-    def _number(self, *key: Any) -> int:
-        return self._numbers.setdefault(key, len(self._numbers))
-
-    def _outside(self, value: Value) -> int:
-        if is_known(value) or value.node.name == CONSTANT:
-            operands = [self._outside(v) for v in value.node.operands]
-            return self._equation(value.node, operands)[value.index]
-        return self._number("outside", value)
-
-    def _equation(self, node: Node, operands: Sequence[int]) -> list[int]:
-        if node.name == LITERAL:
-            array = node.params["value"]
-            return [self._number(LITERAL, str(node.outputs[0].dtype), array.tobytes())]
-        if node.name == CONSTANT:
-            return [self._number(CONSTANT, id(node.params["value"]))]
-        where = tuple(sorted(operands)) if node.name in COMMUTATIVE else tuple(operands)
-        same = what(node.name, node.params, node.bodies, node.opaque, node.context)
-        equation = self._number(node.name, where, same)
-        return [self._number(equation, i) for i in range(len(node.outputs))]
-
-    def _bodies(self, node: Node, operands: list[int], times: float, found: dict[int, float]) -> None:
-        if node.name == "scan":
-            first = node.params["num_consts"] + node.params["num_carry"]
-            inputs = [operands[:first] + [self._number("turn", x) for x in operands[first:]]]
-        elif node.name == "while":
-            in_test, in_body = node.params["cond_nconsts"], node.params["body_nconsts"]
-            carried = operands[in_test + in_body :]
-            inputs = [operands[:in_test] + carried, operands[in_test : in_test + in_body] + carried]
-        else:
-            inputs = [operands[1:]] * len(node.bodies)
-        for branch, (body, numbers) in enumerate(zip(node.bodies, inputs, strict=True)):
-            known = dict(zip(body.inputs, numbers, strict=True))
-            for inner in reach(body.outputs, body.inputs):
-                read = [known[v] for v in inner.operands]
-                made = self._equation(inner, read)
-                known.update(zip(inner.outputs, made, strict=True))
-                if inner.name in LEAVES or not made:
-                    continue
-                time, key = cost(inner).time, made[0]
-                if is_loop(inner):
-                    # Besides its body, a loop costs something to turn at all, which loops share that are fused.
-                    turns = inner.params.get("length", ASSUMED_TRIPS if inner.name == "while" else 1)
-                    self._bodies(inner, read, times * turns, found)
-                    time -= turns * _work(inner)
-                    key = self._number(inner.name, turns)
-                if time > 0:
-                    found[self._number(branch, key) if node.name == "cond" else key] = times * time
-
-
 def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
     """The two as one, if they share enough."""
     found = merge(graph, [one.node, other.node], tidy=fuse)
@@ -429,8 +287,8 @@ def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
     if len(made) != 1:
         return None
     (node,) = made
-    apart = _work(one.node), _work(other.node)
-    saved = sum(apart) - _work(node)
+    apart = work(one.node), work(other.node)
+    saved = sum(apart) - work(node)
     before, after = total([cost(one.node), cost(other.node)]), cost(node)
     slack = 1 + 1e-9
     if (
@@ -444,11 +302,6 @@ def _fuse_pair(graph: Graph, one: Group, other: Group) -> Group | None:
     new = dict(zip([*one.node.outputs, *other.node.outputs], results, strict=True))
     outputs = {old: new.get(v, v) for old, v in (one.outputs | other.outputs).items()} | new
     return Group(node, one.members | other.members, outputs)
-
-
-def _work(node: Node) -> float:
-    """What one turn costs, or all the branches."""
-    return total(map(body_cost, node.bodies)).time
 
 
 def _size(node: Node) -> int:

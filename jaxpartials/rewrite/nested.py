@@ -9,9 +9,9 @@ from jaxpartials.graph.graph import Graph, Node, Value, reach
 from jaxpartials.rewrite.bodies import Carry, Equation, Pass
 from jaxpartials.rewrite.conds import cond
 from jaxpartials.rewrite.congruence import attempt
+from jaxpartials.rewrite.identities import COUNTING, varied
 from jaxpartials.rewrite.loops import TAKEN_APART
 from jaxpartials.rewrite.scans import scan, scan_settings
-from jaxpartials.rewrite.transposed import COUNTING, varied
 from jaxpartials.rewrite.whiles import while_loop
 
 # Equations that are made inside of a loop again for a pass over its body, at most.

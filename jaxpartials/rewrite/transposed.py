@@ -22,7 +22,6 @@ the tangents: every direction goes through the same program,
 import heapq
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +29,18 @@ import numpy as np
 from jax import lax
 
 from jaxpartials import _jax
-from jaxpartials.graph.emit import emit_node, evaluate
-from jaxpartials.graph.graph import CONSTANT, LEAVES, Graph, Node, Value, is_zero, reach
+from jaxpartials.graph.emit import emit_node
+from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, is_zero, reach
 from jaxpartials.graph.trace import extend
-from jaxpartials.rewrite.slices import Known, make, origins, plain, spread, thin, transposed
+from jaxpartials.rewrite.identities import identity, is_identity, varied, with_identities, without_identities
+from jaxpartials.rewrite.slices import Known, make, origins, plain, spread, thin
 from jaxpartials.rewrite.unit_axes import stretched, without_unit_axes
-from jaxpartials.structure.indices import ARITHMETIC, counted_axis
+from jaxpartials.structure.indices import counted_axis
 from jaxpartials.structure.rules import EACH, RULES
 
-LARGEST = 1 << 20  # elements of a constant that is looked into
 # Linear over the numbers, but rounding on purpose.
 ROUNDING = frozenset({"reduce_precision"})
 LETTERS = "abcdefghijklmnopqrstuvwx"
-COUNTING = ARITHMETIC - {CONSTANT} | {"iota"}  # what such constants are made of
 
 
 def transpose_sums(graph: Graph, values: Sequence[Value]) -> list[Value] | None:
@@ -53,7 +51,7 @@ def transpose_sums(graph: Graph, values: Sequence[Value]) -> list[Value] | None:
     values = list(values)
     if not varied(reach(values)) & {node.number for node in _roots(values)}:
         return None
-    values = _with_identities(graph, without_unit_axes(graph, _with_masks(graph, values)))
+    values = with_identities(graph, without_unit_axes(graph, _with_masks(graph, values)))
     values = _with_swapped_products(graph, values)
     roots = _roots(values)
     needed = _outside(values, {node.number for node in roots})
@@ -98,97 +96,6 @@ def _outside(values: Sequence[Value], roots: set[int]) -> set[int]:
     return found
 
 
-def varied(nodes: Sequence[Node]) -> set[int]:
-    """The nodes that need basis vectors: constant arrays whose elements are made by counting."""
-    known: set[int] = set()
-    found: set[int] = set()
-    for node in nodes:
-        if node.name in COUNTING and all(v.node.number in known for v in node.operands):
-            known.add(node.number)
-            out = node.outputs[0]
-            if jnp.issubdtype(out.dtype, jnp.floating) and len(out.shape) > 1 and not _uniform(out):
-                found.add(node.number)
-        elif any(v.node.number in found for v in node.operands):
-            found.add(node.number)
-    return found
-
-
-def _uniform(value: Value) -> bool:
-    while value.node.name in ("broadcast_in_dim", "convert_element_type", "reshape"):
-        value = value.node.operands[0]
-    return not value.shape
-
-
-# ---- identity matrices
-
-
-def _identity(graph: Graph, n: int, dtype: Any) -> Value:
-    return extend(graph, lambda: jnp.eye(n, dtype=dtype), [])
-
-
-def _is_identity(value: Value) -> bool:
-    shape = value.shape
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2 or value.aval.size > LARGEST:
-        return False
-    if not jnp.issubdtype(value.dtype, jnp.inexact):
-        return False
-    seen, stack = set(), [value.node]
-    while stack:
-        node = stack.pop()
-        if node.name not in COUNTING:
-            return False
-        if node.number not in seen:
-            seen.add(node.number)
-            stack.extend(v.node for v in node.operands)
-    with jax.ensure_compile_time_eval():
-        (array,) = evaluate([value], [])
-    return bool((np.asarray(array) == np.eye(shape[0])).all())
-
-
-def _with_identities(graph: Graph, values: Sequence[Value]) -> list[Value]:
-    """Every identity matrix is one and the same, however it was made."""
-    known: set[int] = set()
-    by = {}
-    for node in reach(values):
-        if node.name in COUNTING and all(v.node.number in known for v in node.operands):
-            known.add(node.number)
-            (out,) = node.outputs
-            if _is_identity(out):
-                by[out] = _identity(graph, out.shape[0], out.dtype)
-    by = {old: new for old, new in by.items() if new is not old}
-    moved = graph.replace(values, by)
-    return [moved[v] for v in values]
-
-
-def without_identities(graph: Graph, values: Sequence[Value]) -> list[Value]:
-    """dot(identity, y) -> y: its contracted axis goes where the free one of the identity was.
-
-    Of finite numbers, these are the same; where y holds an inf, the product by definition has 0 * inf = nan beside it.
-    What a derivative is where the function is not finite is not kept by taking the identities of its seeds out; only
-    programs from which contractions have been pulled back come here.
-    """
-    by = {}
-    for node in reach(values):
-        if node.name == "dot_general" and plain(node):
-            for side in (0, 1):
-                made = _without_identity(graph, node, side)
-                if made is not None:
-                    by[node.outputs[0]] = made
-    moved = graph.replace(values, by)
-    return [moved[v] for v in values]
-
-
-def _without_identity(graph: Graph, node: Node, side: int) -> Value | None:
-    contracted, batch = node.params["dimension_numbers"]
-    eye, y = node.operands[side], node.operands[1 - side]
-    (out,) = node.outputs
-    if batch[0] or len(contracted[0]) != 1 or y.dtype != out.dtype or not _is_identity(eye):
-        return None
-    (axis,) = contracted[1 - side]
-    free = [a for a in range(len(y.shape)) if a != axis]
-    return transposed(graph, y, [axis, *free] if side == 0 else [*free, axis])
-
-
 # ---- products
 
 
@@ -222,7 +129,7 @@ def _upright(graph: Graph, value: Value) -> Value:
     contracted, batch = node.params["dimension_numbers"]
     axes = [list(side) for side in contracted]
     for side in (0, 1):
-        if axes[side] == [1] and not batch[side] and _is_identity(node.operands[side]):
+        if axes[side] == [1] and not batch[side] and is_identity(node.operands[side]):
             axes[side] = [0]
     if [tuple(side) for side in axes] == [tuple(side) for side in contracted]:
         return value
@@ -373,10 +280,8 @@ class _Pull:
         others = [a for a in range(len(value.shape)) if a not in lanes]
         if value.node.name != "dot_general" or len(others) != 2 or len({value.shape[a] for a in others}) != 1:
             return cotangent
-        identity = _identity(self.graph, value.shape[others[0]], value.dtype)
-        if (
-            cotangent.node.name == "broadcast_in_dim" and cotangent.node.operands[0] is identity
-        ) or cotangent is identity:
+        eye = identity(self.graph, value.shape[others[0]], value.dtype)
+        if (cotangent.node.name == "broadcast_in_dim" and cotangent.node.operands[0] is eye) or cotangent is eye:
             return cotangent
         for a in others:
             places = origins(value.node, value.index, a)
@@ -389,7 +294,7 @@ class _Pull:
                 weights = cotangent if single is None else single
                 self.weights = weights, "".join(names[b] for b in kept)
                 self.direction[value] = a
-                return spread(self.graph, identity, value.shape, others)
+                return spread(self.graph, eye, value.shape, others)
         return cotangent
 
     def _weighted(self, value: Value, cotangent: Value) -> Value:
@@ -500,7 +405,7 @@ class _Pull:
         if single is None:
             return cotangent
         single = _upright(self.graph, single)
-        if _is_identity(single):
-            single = _identity(self.graph, single.shape[0], single.dtype)
+        if is_identity(single):
+            single = identity(self.graph, single.shape[0], single.dtype)
         rank = len(cotangent.shape)
         return spread(self.graph, single, cotangent.shape, [a for a in range(rank) if a not in long])
