@@ -1,5 +1,6 @@
 """Equal by the laws of linear algebra: what is found equal is equal, and what is plainly equal is found so."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -121,3 +122,50 @@ def test_what_is_found_equal_has_equal_values():
             np.testing.assert_array_equal(array, same[0])
     # Not for want of values that are equal but computed in different ways.
     assert len(made) - len(by_form) > 50
+
+
+def second(f, z, outer, inner):
+    """The second derivatives of f, its own axis first, in all pairs of these directions."""
+    once = lambda z, b: jax.jvp(f, (z,), (b,))[1]
+    twice = lambda a, b: jax.jvp(lambda z: once(z, b), (z,), (a,))[1]
+    return jax.vmap(jax.vmap(twice, (None, 0), 1), (0, None), 1)(outer, inner)
+
+
+SYMMETRIC = {
+    "products": lambda x, y: jnp.sin(y[:, :1, None]) * x[:, None, :] * x[:, :, None],
+    "sums of terms that change places": lambda x, y: x @ y + (x @ y).T,
+    "products with their own transpose": lambda x, y: (x @ y) @ (x @ y).T,
+    "contractions of what is symmetric": lambda x, y: jnp.einsum("ka,aij->kij", y, x[:, None, :] * x[:, :, None]),
+    "second derivatives": lambda x, y: second(lambda z: y @ jnp.sin(jnp.exp(x @ z)), x[0], y, y),
+    "what is the same everywhere": lambda x, y: jnp.ones((3, 3)),
+}
+NOT_SYMMETRIC = {
+    "products of different factors": lambda x, y: x @ y.T,
+    "sums of which one term is not": lambda x, y: x @ x.T + x,
+    "terms that change places with other numbers": lambda x, y: x @ y + 2 * (x @ y).T,
+    "arguments": lambda x, y: x,
+    "repeated rows": lambda x, y: jnp.broadcast_to(x[0], (3, 3)),
+    "contractions of what is not": lambda x, y: jnp.einsum("ka,aij->kij", y, x[:, None, :] * y[:, :, None]),
+    "second derivatives in different directions": lambda x, y: second(lambda z: y @ jnp.sin(x @ z), x[0], x, y),
+    "other axes": lambda x, y: x[:, :, None] * x[:, None, :].transpose(1, 0, 2),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_symmetric(name):
+    assert symmetric(SYMMETRIC[name])
+
+
+@pytest.mark.parametrize("name", NOT_SYMMETRIC)
+def test_not_symmetric(name):
+    assert not symmetric(NOT_SYMMETRIC[name])
+
+
+def symmetric(fn):
+    """Whether the last two axes of a value are known to be alike; never, where they are not."""
+    _, (value,), graph = forms(fn, shapes=((3, 3), (3, 3)))
+    x, y = (np.random.default_rng(seed).normal(size=(3, 3)).astype("float32") for seed in (1, 2))
+    (array,) = evaluate([value], zip(graph.inputs, (x, y), strict=True))
+    known = NormalForms().symmetric(value, len(value.shape) - 2, len(value.shape) - 1)
+    assert np.allclose(array, np.swapaxes(array, -1, -2)) or not known
+    return known

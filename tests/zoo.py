@@ -27,6 +27,7 @@ from jaxpartials.inspection.finding import (
 )
 
 M, N, K, T = 6, 20, 28, 9
+WIDE = 200
 TRIPS = 30  # assumed of while loops
 
 
@@ -658,6 +659,33 @@ def hessian_times_vector(x, w, v):
 @clean((N,), W, (N,))
 def hessian_vector_product(x, w, v):
     return jax.jvp(jax.grad(lambda x: jnp.sum(jnp.sin(x @ w))), (x,), (v,))[1]
+
+
+PAIRS = N * (N - 1) // 2 * 2 * K * WIDE
+
+
+@waste(THROWN_AWAY, PAIRS, (N,), W, (K, WIDE))
+def symmetric_hessian_computed_whole(x, w, v):
+    hidden = lambda x: jnp.sin(x @ w)  # waste
+    return jax.jacfwd(jax.jacfwd(lambda x: hidden(x) @ v))(x)  # waste
+
+
+@clean((N,), (N,), W, (K, WIDE))
+def mixed_hessian_that_is_not_symmetric(x, y, w, v):
+    hidden = lambda x, y: jnp.sin(x @ w) * (y @ w**2)
+    return jax.jacfwd(jax.jacfwd(lambda x, y: hidden(x, y) @ v, 0), 1)(x, y)
+
+
+@waste(THROWN_AWAY, M * PAIRS, X, W, (K, WIDE))
+def symmetric_hessian_for_each_lane(x, w, v):
+    hidden = lambda x: jnp.sin(x @ w)  # waste
+    return jax.vmap(jax.jacfwd(jax.jacfwd(lambda x: hidden(x) @ v)))(x)  # waste
+
+
+@clean(X, X, W, (K, WIDE))
+def mixed_hessian_for_each_lane(x, y, w, v):
+    hidden = lambda x, y: jnp.sin(x @ w) * (y @ w**2)
+    return jax.vmap(jax.jacfwd(jax.jacfwd(lambda x, y: hidden(x, y) @ v, 0), 1))(x, y)
 
 
 @waste(THROWN_AWAY, LAYER * (1 - 1 / M), X, W)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxpartials import _jax
 from jaxpartials.graph.cost import STACKING, Cost, cost, total
 from jaxpartials.graph.graph import Node
+from jaxpartials.inspection import symmetry
 from jaxpartials.inspection.bases import BETTER, FORWARD, REVERSE, Basis, needed_passes, other_mode
 from jaxpartials.inspection.duplicates import described
 from jaxpartials.inspection.elements import everywhere, part
@@ -34,12 +35,15 @@ def thrown_away(program: Program, whole: Cost) -> list[Finding]:
     elements.ask([everywhere(v) for v in graph.outputs])
     extents = elements.extents()
     scopes = [scope for scope, _ in elements.scopes()]
+    images = {scope.traced: scope.images for scope in program.scopes}
     inside: set[Node] = set()
     findings = []
     for scope in scopes:
         for basis in scope.bases:
             inside |= {*basis.nodes, *basis.deep}
             found = _of_basis(basis, scope, extents, whole)
+            if found is None:
+                found = symmetry.told(basis, scope.bases, images.get(scope.graph, {}), extents, whole)
             if found is not None:
                 findings.append(found)
     for scope in scopes:

@@ -1,11 +1,10 @@
 """Indices that only count: `x[jnp.arange(n), k]` takes row i for i, and so keeps lanes apart."""
 
-import jax
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.graph import CONSTANT, LITERAL, Value, reach
+from jaxpartials.structure.numbers import numbers
 
 LARGEST = 1 << 22  # elements; what is larger is not looked into
 # What index arithmetic is made of; nothing else is computed while a program is only being looked at.
@@ -52,6 +51,4 @@ def _known(value: Value) -> np.ndarray | None:
     for node in reach([value]):
         if node.name not in ARITHMETIC or isinstance(node.params.get("value"), _jax.Tracer):
             return None
-    with jax.ensure_compile_time_eval():
-        (array,) = evaluate([value], [])
-    return np.asarray(array)
+    return numbers(value)

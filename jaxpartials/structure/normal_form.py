@@ -49,7 +49,8 @@ class NormalForms:
         self._forms: dict[Value, Form] = {}
         self._numbers: dict[Any, int] = {"one": ONE}
         self._ranks: dict[int, int] = {ONE: 0}
-        self._opened: dict[int, tuple[str, tuple[Part, ...]]] = {}  # sums and products, by their core
+        self._parts_of: dict[int, tuple[str, int, tuple[Part, ...]]] = {}  # kind, axes of its own; by the core
+        self._symmetric: dict[tuple[int, int, int], bool] = {}
 
     def __getitem__(self, value: Value) -> Form:
         stack = [value]
@@ -77,6 +78,42 @@ class NormalForms:
         if row is not None and row.axes is elementwise and len(node.outputs) == 1 and not node.bodies:
             return self._elementwise(node, operands)
         return self._atom(value)
+
+    # ---- symmetry
+
+    def symmetric(self, value: Value, a: int, b: int) -> bool:
+        """Whether a value is known to stay the same when two of its axes change places."""
+        form = self[value]
+        p, q = form.axes[a], form.axes[b]
+        if value.shape[a] != value.shape[b] or (p is None) != (q is None):
+            return False
+        return p is None or q is None or self._swaps(form.core, p, q)
+
+    def _swaps(self, core: int, p: int, q: int) -> bool:
+        """Whether the terms, or the factors, of a core are the same once two axes have changed places."""
+        wanted = core, min(p, q), max(p, q)
+        stack = [wanted]
+        while stack:
+            top = stack[-1]
+            parts = self._parts_of[top[0]][2] if top[0] in self._parts_of else ()
+            waiting = [key for part in parts if (key := _both(part, *top[1:])) and key not in self._symmetric]
+            stack += waiting
+            if not waiting:
+                stack.pop()
+                self._symmetric[top] = bool(parts) and self._alike(parts, *top[1:])
+        return self._symmetric[wanted]
+
+    def _alike(self, parts: Sequence[Part], p: int, q: int) -> bool:
+        """Whether the parts stay the same when two names change places."""
+        found: list[list[Part]] = [[], []]
+        for core, where, times in parts:
+            other = _exchanged(where, p, q)
+            key = _both((core, where, times), p, q)
+            if key is not None and self._symmetric[key]:
+                where = other = min(where, other)
+            found[0].append((core, where, times))
+            found[1].append((core, other, times))
+        return sorted(found[0]) == sorted(found[1])
 
     # ---- cores
 
@@ -158,8 +195,9 @@ class NormalForms:
 
     def _parts(self, core: int, kind: str) -> tuple[Part, ...]:
         """The terms of a sum or the factors of a product; of anything else, itself."""
-        found, parts = self._opened.get(core, ("", ()))
-        if found == kind and len(parts) <= MOST_PARTS:
+        found, own, parts = self._parts_of.get(core, ("", 0, ()))
+        summed = any(axis >= own for _, where, _ in parts for axis in where)
+        if found == kind and not summed and len(parts) <= MOST_PARTS:
             return parts
         return ((core, tuple(range(self._ranks[core])), Fraction(1)),)
 
@@ -184,8 +222,7 @@ class NormalForms:
         scale = next((number for _, _, number in parts if number), Fraction(1)) if kind == "sum" else Fraction(1)
         named = tuple((core, tuple(place[axis] for axis in where), number / scale) for core, where, number in parts)
         core = self._core((kind, len(kept), named), len(kept))
-        if not summed:
-            self._opened[core] = kind, named
+        self._parts_of[core] = kind, len(kept), named
         return _placed(scale, core, kept, rank)
 
 
@@ -193,6 +230,21 @@ def _placed(number: Fraction, core: int, where: Sequence[int], rank: int) -> For
     """`number` times a core whose axes lie at the axes `where` of a value of this rank."""
     place = {axis: i for i, axis in enumerate(where)}
     return Form(number, core, tuple(place.get(axis) for axis in range(rank)))
+
+
+def _exchanged(where: tuple[int, ...], p: int, q: int) -> tuple[int, ...]:
+    """Names of axes, two of which have changed places."""
+    other = {p: q, q: p}
+    return tuple(other.get(axis, axis) for axis in where)
+
+
+def _both(part: Part, p: int, q: int) -> tuple[int, int, int] | None:
+    """The core of a part and which of its axes have these names, if it has each of them once."""
+    core, where, _ = part
+    if where.count(p) != 1 or where.count(q) != 1:
+        return None
+    first, second = where.index(p), where.index(q)
+    return core, min(first, second), max(first, second)
 
 
 def _where(form: Form) -> list[int]:
