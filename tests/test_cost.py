@@ -188,6 +188,39 @@ def test_while_is_assumed_and_says_so():
     assert around.transcendentals == 4 * loop.transcendentals
 
 
+COUNTERS = {
+    "up": (0, lambda i: i < 7, lambda i: i + 1, 7),
+    "the number first": (0, lambda i: jnp.greater_equal(7, i), lambda i: 2 + i, 4),
+    "down": (9, lambda i: i > 2, lambda i: i - 3, 3),
+    "to a number": (-4, lambda i: i != 6, lambda i: i + 5, 2),
+    "not at all": (8, lambda i: i <= 7, lambda i: i + 1, 0),
+    "away from the number": (0, lambda i: i < 7, lambda i: i - 1, None),
+    "past a number": (0, lambda i: i != 7, lambda i: i + 2, None),
+    "in other steps": (1, lambda i: i < 70, lambda i: i * 2, None),
+    "of floats": (0.0, lambda i: i < 7, lambda i: i + 1, None),
+    "with another test": (0, lambda i: (i < 7) | (i > 90), lambda i: i + 1, None),
+}
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_counted_while_turns_as_often_as_it_does(name):
+    start, test, step, turns = COUNTERS[name]
+    loop = counted(lambda x: lax.while_loop(lambda c: test(c[0]), lambda c: (step(c[0]), jnp.exp(c[1])), (start, x)), V)
+    assert loop.unknown_trips == (turns is None)
+    assert loop.transcendentals == 11 * (ASSUMED_TRIPS if turns is None else turns)
+    i = start
+    for _ in range(turns or 0):
+        assert test(i)
+        i = step(i)
+    assert turns is None or not test(i)
+
+
+def test_a_while_that_counts_to_an_argument_is_assumed():
+    n = jax.ShapeDtypeStruct((), jnp.int32)
+    loop = counted(lambda x, n: lax.while_loop(lambda c: c[0] < n, lambda c: (c[0] + 1, jnp.exp(c[1])), (0, x)), V, n)
+    assert loop.unknown_trips
+
+
 def test_cond_is_its_dearest_branch():
     branches = [lambda x: x, lambda x: jnp.tanh(jnp.tanh(x)), lambda x: x + x]
     found = counted(lambda i, x: lax.switch(i, branches, x), jax.ShapeDtypeStruct((), jnp.int32), V)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, reach
+from jaxpartials.graph.trips import ASSUMED_TRIPS as ASSUMED_TRIPS
+from jaxpartials.graph.trips import counted_trips, trips
 
 # Operations per second, bytes per second and seconds per turn of a loop: JAX 0.12, float32, two CPU cores,
 # arrays of about 1024 x 64. Only their ratios decide between plans.
@@ -32,9 +34,6 @@ FUSED = 0.25
 # To take a slice of an array at every turn, or to put one there, costs as much as moving so many bytes: what a reverse
 # pass keeps of a loop is stacked so, and small loops are dearer backwards than their operations tell.
 STACKING = 2400
-
-# How often the body of a while loop is taken to run.
-ASSUMED_TRIPS = 30
 
 # A complex operation in real ones.
 COMPLEX = 4
@@ -295,7 +294,8 @@ def _scan(node: Node) -> Cost:
 
 
 def _while(node: Node) -> Cost:
-    return total([*map(body_cost, node.bodies), Cost(turns=1, unknown_trips=True)]) * ASSUMED_TRIPS
+    unknown = counted_trips(node) is None
+    return total([*map(body_cost, node.bodies), Cost(turns=1, unknown_trips=unknown)]) * trips(node)
 
 
 def _named(names: str, entry: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxpartials.graph.cost import ASSUMED_TRIPS
 from jaxpartials.graph.graph import INPUT, LEAVES, LITERAL, Graph, Node, Rule, Value
+from jaxpartials.graph.trips import trips
 from jaxpartials.inspection.liveness import Liveness, is_call
 from jaxpartials.rewrite.bodies import Equation, Inside, Part, as_it_is
 from jaxpartials.rewrite.congruence import attempt, settle
@@ -209,7 +209,7 @@ def _runs_whenever(first: Scope, second: Scope) -> bool:
 
 def turns(node: Node) -> float:
     """How often the bodies inside an equation run each time that it does."""
-    return {"scan": node.params.get("length", 1), "while": ASSUMED_TRIPS}.get(node.name, 1)
+    return node.params["length"] if node.name == "scan" else trips(node) if node.name == "while" else 1
 
 
 def known_at_trace_time(traced: Graph, leaves: Container[str] = (LITERAL,)) -> set[Node]:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxpartials.graph.cost import ASSUMED_TRIPS, body_cost, cost, total
+from jaxpartials.graph.cost import body_cost, cost, total
 from jaxpartials.graph.graph import COMMUTATIVE, CONSTANT, LEAVES, LITERAL, Node, Value, reach, what
+from jaxpartials.graph.trips import trips
 from jaxpartials.rewrite.bodies import is_known
 from jaxpartials.rewrite.nested import is_loop
 
@@ -66,7 +67,7 @@ class Numbering:
                 time, key = cost(inner).time, made[0]
                 if is_loop(inner):
                     # Besides its body, a loop costs something to turn at all, which loops share that are fused.
-                    turns = inner.params.get("length", ASSUMED_TRIPS if inner.name == "while" else 1)
+                    turns = trips(inner) if inner.name == "while" else inner.params.get("length", 1)
                     self._bodies(inner, read, times * turns, found)
                     time -= turns * work(inner)
                     key = self._number(inner.name, turns)
