@@ -1,6 +1,7 @@
 """The commands on a function in a file: `python -m jaxpartials report` and `python -m jaxpartials plan`."""
 
 import argparse
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -141,17 +142,36 @@ def _target(text: str) -> Target:
 def _load(file: Path) -> Any:
     if not file.is_file():
         raise CommandError(f"there is no file {str(file)!r}")
-    spec = importlib.util.spec_from_file_location("command_target", file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise CommandError(f"{str(file)!r} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
-    sys.path.insert(0, str(file.resolve().parent))
     try:
-        spec.loader.exec_module(module)
+        return _imported(file.resolve())
     except (Exception, SystemExit) as error:
         raise CommandError(f"{str(file)!r} cannot be run: {_describe(error, file)}") from error
+
+
+def _imported(file: Path) -> Any:
+    """The module, as a part of its package if it is in one."""
+    folder, name = _package(file)
+    sys.path.insert(0, str(folder))
+    if folder != file.parent:
+        return importlib.import_module(name)
+    # By its path: another module of this name may be loaded.
+    spec = importlib.util.spec_from_file_location("command_target", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
+    spec.loader.exec_module(module)
     return module
+
+
+def _package(file: Path) -> tuple[Path, str]:
+    """The folder from which a module is imported, and its name there, with those of the packages around it."""
+    folder, name = file.parent, file.stem
+    while (folder / "__init__.py").is_file():
+        folder, name = folder.parent, f"{folder.name}.{name}"
+    return folder, name.removesuffix(".__init__")
 
 
 def _attribute(module: Any, path: str, file: str) -> Callable[..., Any]:

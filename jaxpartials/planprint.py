@@ -64,6 +64,11 @@ def quantity(number: float) -> str:
     return f"{number:.3g}E"
 
 
+def times(factor: float) -> str:
+    """How many times as much, with two digits: 1.8, 57, 310."""
+    return f"{factor:.2g}" if factor < 99.5 else quantity(factor)
+
+
 def operations(cost: "Cost") -> float:
     """Arithmetic and transcendental operations together."""
     return cost.flops + cost.transcendentals

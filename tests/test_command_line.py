@@ -51,6 +51,21 @@ def heat(tmp_path, monkeypatch):
     sys.modules.pop("helper", None)
 
 
+def test_a_module_of_a_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = tmp_path / "some_package" / "inner"
+    folder.mkdir(parents=True)
+    for place in (folder, folder.parent):
+        (place / "__init__.py").write_text("")
+    (folder.parent / "parts.py").write_text("def square(x):\n    return x * x\n")
+    (folder / "model.py").write_text("from ..parts import square\ndef u(x):\n    return square(x)\n")
+    (folder / "other.py").write_text("from ..nothing import square\n")
+    assert main(["plan", f"{folder / 'model.py'}:u", "u/x", "--args", "2.0"]) == 0
+    assert "total:" in capsys.readouterr().out
+    assert main(["plan", f"{folder / 'other.py'}:u", "u/x", "--args", "2.0"]) == 2
+    assert "No module named 'some_package.nothing'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "call",
     [

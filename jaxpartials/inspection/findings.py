@@ -2,6 +2,7 @@
 
 from jaxpartials.graph.cost import Cost, cost, total
 from jaxpartials.graph.graph import Graph
+from jaxpartials.inspection.branches import one_branch, paths
 from jaxpartials.inspection.duplicates import duplicates
 from jaxpartials.inspection.finding import Finding
 from jaxpartials.inspection.looped import looped
@@ -25,5 +26,6 @@ def traced_cost(traced: Graph) -> Cost:
 def findings_in(program: Program) -> list[Finding]:
     """What a program does and need not do; the dearest first."""
     whole = traced_cost(program.traced)
-    found = [one for find in FINDERS for one in find(program, whole)]
+    path_of = paths(program.traced)
+    found = [one_branch(one, path_of, whole) for find in FINDERS for one in find(program, whole)]
     return sorted((one for one in found if one.share >= LEAST), key=lambda one: -one.cost.time)

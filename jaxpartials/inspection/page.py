@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jaxpartials.graph.cost import Cost
 from jaxpartials.inspection.drawing import Drawing, draw
 from jaxpartials.inspection.finding import KINDS, Finding, Place
-from jaxpartials.planprint import operations, quantity
+from jaxpartials.planprint import operations, quantity, times
 
 if TYPE_CHECKING:
     from jaxpartials.inspection.report import Report
@@ -137,7 +137,7 @@ def _row(i: int, one: Finding) -> str:
 
 
 def _kind(one: Finding) -> str:
-    return one.kind if one.factor is None else f"{one.kind}, {one.factor:.2g} ×"
+    return one.kind if one.factor is None else f"{one.kind}, {times(one.factor)} ×"
 
 
 def _where(one: Finding) -> list[str]:

@@ -6,23 +6,24 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, overload
 
 import jax
 
 from jaxpartials import _jax
-from jaxpartials.call import ByShape, Call, Results
-from jaxpartials.graph.cost import Cost, cost
+from jaxpartials.call import ByShape, Call
+from jaxpartials.graph.cost import Cost, body_cost, cost
 from jaxpartials.graph.graph import Graph
 from jaxpartials.graph.trace import read
+from jaxpartials.graph.trips import ASSUMED_TRIPS
 from jaxpartials.inspection.checkpoints import CHECKPOINTS
 from jaxpartials.inspection.finding import ADDED, KINDS, REMOVED, Finding, Place, place
 from jaxpartials.inspection.findings import findings_in, traced_cost
 from jaxpartials.inspection.page import page_html, summary_html
 from jaxpartials.inspection.scopes import Program, turns
 from jaxpartials.inspection.xla import judge
-from jaxpartials.planprint import as_text, operations, plain_table, quantity
+from jaxpartials.planprint import as_text, operations, plain_table, quantity, times
 from jaxpartials.simplification import ANY, simplify
 
 WIDTH = 100
@@ -147,6 +148,8 @@ class Report:
     def __str__(self) -> str:
         text = _table(self.findings) if self.findings else f"{self.name}: nothing found."
         notes = [f"{i}. {one.message} {one.advice}" for i, one in enumerate(self.findings, start=1)]
+        if self.traced.unknown_trips:
+            notes.append(f"While loops whose turns depend on data are taken to turn {ASSUMED_TRIPS} times.")
         lines = [f"{where} {self._share(here):.0%}" for where, here in self.lines]
         return "\n".join([text, *notes, *([f"dearest lines: {', '.join(lines)}"] if lines else []), self.verdict])
 
@@ -178,7 +181,7 @@ def _table(findings: Iterable[Finding]) -> str:
     for title in ("", "finding", "where", "operations", "bytes", "share", "XLA"):
         table.add_column(title, justify="left" if title in ("finding", "where", "XLA") else "right", overflow="fold")
     for i, one in enumerate(findings, start=1):
-        kind = one.kind if one.factor is None else f"{one.kind}, {one.factor:.2g} x"
+        kind = one.kind if one.factor is None else f"{one.kind}, {times(one.factor)} x"
         where = "\n".join(map(str, one.places[:DEAREST])) or "an unknown line"
         more = len(one.places) - DEAREST
         table.add_row(
@@ -232,22 +235,19 @@ class _Reporting(ByShape):
 
     def judged(self, call: Call) -> tuple[Program, tuple[Finding, ...], Cost | None]:
         """The program of a call, the findings on it with XLA's verdicts, the dearest first, and its cost after XLA."""
-        program = Program(self._read(call))
+        on_arrays = self._on_arrays(call, [])  # one function, which JAX traces once
+        closed, _ = _jax.trace(on_arrays, call.arrays)
+        program = Program(read(closed, shared=False))
         whole = traced_cost(program.traced)
         findings, after_xla = findings_in(program), None
-        text = self._compiled(call)
+        text = self._compiled(on_arrays, call)
         if text is not None:
             findings, after_xla = judge(findings, text, program, whole)
         return program, tuple(sorted(findings, key=lambda one: -one.cost.time)), after_xla
 
-    def _read(self, call: Call) -> Graph:
-        closed, _ = _jax.trace(self._on_arrays(call, []), call.arrays)
-        return read(closed, shared=False)
-
-    def _compiled(self, call: Call) -> str | None:
-        results: list[Results] = []
+    def _compiled(self, on_arrays: Callable[..., Any], call: Call) -> str | None:
         try:
-            return jax.jit(self._on_arrays(call, results)).lower(call.arrays).compile().as_text()
+            return jax.jit(on_arrays).lower(call.arrays).compile().as_text()
         except Exception as error:  # a backend that cannot, or a program for another one
             warnings.warn(f"{self._name} could not be compiled ({type(error).__name__}: {error}).", stacklevel=3)
             return None
@@ -262,7 +262,9 @@ def _dearest(traced: Graph) -> tuple[tuple[Place, Cost], ...]:
 
     def visit(graph: Graph, runs: float) -> None:
         for node in graph.traced:
-            if node.bodies and (not node.opaque or node.name in CHECKPOINTS):
+            if node.name == "cond":
+                visit(max(node.bodies, key=lambda body: body_cost(body).time), runs)
+            elif node.bodies and (not node.opaque or node.name in CHECKPOINTS):
                 for body in node.bodies:
                     visit(body, runs * turns(node))
             elif (where := place(node)) is not None:
@@ -275,18 +277,22 @@ def _dearest(traced: Graph) -> tuple[tuple[Place, Cost], ...]:
 
 @overload
 def assert_no_redundant_work(
-    fn: Callable[..., Any], *args: Any, tolerance: float = 0.02, ignore: Iterable[str] = ()
+    fn: Callable[..., Any], *args: Any, tolerance: float = 0.02, ignore: str | Iterable[str] = (), **kwargs: Any
 ) -> None: ...
 
 
 @overload
 def assert_no_redundant_work(
-    *, tolerance: float = 0.02, ignore: Iterable[str] = ()
+    *, tolerance: float = 0.02, ignore: str | Iterable[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
 
 def assert_no_redundant_work(
-    fn: Callable[..., Any] | None = None, *args: Any, tolerance: float = 0.02, ignore: Iterable[str] = ()
+    fn: Callable[..., Any] | None = None,
+    *args: Any,
+    tolerance: float = 0.02,
+    ignore: str | Iterable[str] = (),
+    **kwargs: Any,
 ) -> Any:
     """Fail if `fn` does work on these arguments that it need not do, and that XLA does not remove.
 
@@ -308,25 +314,28 @@ def assert_no_redundant_work(
     Args:
         fn: any function that `jax.jit` accepts.
         *args: what it takes, or `jax.ShapeDtypeStruct`s for arrays.
-        tolerance: findings that are at most this part of the program, by estimated time, pass.
-        ignore: kinds of findings that pass, such as "wrong mode", or lines: "model.py:12", "model.py".
+        tolerance: findings that are at most this part of the program, by estimated time, pass; from 0 to 1.
+        ignore: kinds of findings that pass, such as "wrong mode", or files and lines: "model.py", "nets/model.py:12".
+        **kwargs: what it takes by name.
 
     Returns:
         Nothing, where it passes; without `fn` a function that takes a function, and gives it with the check before it.
 
     Raises:
         AssertionError: with the findings.
-        ValueError: `ignore` names no kind of finding and no file.
+        ValueError: `ignore` names no kind of finding and no file, or `tolerance` is no part of a whole.
         TypeError: there are arguments, and no function.
     """
-    ignore = tuple(ignore)
+    ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance={tolerance!r} is no part of a whole, from 0 to 1: write 0.02 for 2 %.")
     for word in ignore:
         if word not in KINDS and "." not in word:
             raise ValueError(f"ignore={word!r} is no kind of finding and no file. The kinds: {', '.join(KINDS)}.")
     if fn is not None:
-        _check(_Reporting(fn), args, {}, tolerance, ignore)
+        _check(_Reporting(fn), args, kwargs, tolerance, ignore)
         return None
-    if args:
+    if args or kwargs:
         raise TypeError("assert_no_redundant_work() takes a function before its arguments, and got None.")
     return functools.partial(_checked, tolerance=tolerance, ignore=ignore)
 
@@ -350,7 +359,7 @@ def _check(reporting: "_Reporting", args: tuple, kwargs: dict, tolerance: float,
     _, findings, _ = reporting.judged(reporting.call(args, kwargs))
     left = [one for one in redundant(findings, tolerance) if not _ignored(one, ignore)]
     if left:
-        share = sum(one.share for one in left)
+        share = min(sum(one.share for one in left), 1.0)
         raise AssertionError(
             f"{reporting.name} does redundant work, about {share:.0%} of the program:\n"
             + "\n".join(f"  {one}" for one in left)
@@ -363,8 +372,15 @@ def redundant(findings: Iterable[Finding], tolerance: float) -> list[Finding]:
 
 
 def _ignored(one: Finding, ignore: tuple[str, ...]) -> bool:
-    if one.kind in ignore:
-        return True
-    named = [f"{where.file.rsplit('/', 1)[-1]}" for where in one.places]
-    lines = [f"{name}:{where.line}" for name, where in zip(named, one.places, strict=True)]
-    return bool(lines) and all(name in ignore or line in ignore for name, line in zip(named, lines, strict=True))
+    return one.kind in ignore or (
+        bool(one.places) and all(any(_names(word, where) for word in ignore) for where in one.places)
+    )
+
+
+def _names(word: str, where: Place) -> bool:
+    """Whether a word is a file, or the end of its path, with or without this line of it."""
+    path, _, line = word.rpartition(":")
+    if not line.isdigit():
+        path, line = word, str(where.line)
+    named, parts = PurePath(path).parts, PurePath(where.file).parts
+    return line == str(where.line) and parts[len(parts) - len(named) :] == named
