@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,16 +48,23 @@ class ByShape:
         With `results` it returns the arrays among its results, and what it returned first is put there.
         """
 
-        def run_fn(arrays):
-            args, kwargs = call.rebuild(arrays)
-            returned = self._fn(*args, **kwargs)
+        def run_fn(arrays_of_call):
+            args, kwargs = call.rebuild(arrays_of_call)
+            try:
+                returned = self._fn(*args, **kwargs)
+            except jax.errors.JAXTypeError as error:
+                if error.args:
+                    error.args = (_with_names(str(error), call.names_of_arrays), *error.args[1:])
+                raise
             if results is None:
                 return returned
             collected = Results(returned)
             results[:] = results or [collected]
             return collected.take()
 
-        run_fn.__name__ = run_fn.__qualname__ = self._name  # what JAX's messages call it
+        # What JAX's messages call it.
+        run_fn.__name__ = run_fn.__qualname__ = self._name
+        run_fn.__signature__, run_fn.__wrapped__ = inspect.signature(run_fn), self._fn
         return run_fn
 
     def _program(self, call: "Call") -> Any:
@@ -72,6 +80,11 @@ class ByShape:
 
     @abstractmethod
     def _build(self, call: "Call") -> Any: ...
+
+
+def _with_names(message: str, names: Sequence[str]) -> str:
+    """A message of JAX's, with the names of arguments in the places of their numbers."""
+    return re.sub(r"\barrays_of_call\[(\d+)\]", lambda found: names[int(found[1])], message)
 
 
 def emitted(program: Graph) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:

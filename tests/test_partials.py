@@ -416,3 +416,18 @@ def test_directions_keep_apart_in_towers_of_order_four(spec):
         labels = "".join(name * int(power or 1) for name, power in re.findall(r"x\[(\w)\](?:\^(\d))?", names[0]))
         expected = np.einsum(f"{labels}->{names[2].replace(' ', '')}", tensor)
         np.testing.assert_allclose(jp.partials(fn, spec)(x), expected, rtol=1e-9)
+
+
+def relu(x, scale):
+    if x["inner"] > 0:
+        return x["inner"] * scale
+    return 0.0 * scale
+
+
+@pytest.mark.parametrize("take", [jp.report, jp.simplify, lambda fn: jp.partials(fn, "u/scale")])
+def test_what_python_asks_of_an_array_is_told_of_the_users_argument(take):
+    line = relu.__code__.co_firstlineno
+    with pytest.raises(jax.errors.TracerBoolConversionError) as error:
+        take(relu)({"inner": 1.0}, 2.0)
+    assert f"relu at {__file__}:{line}" in str(error.value)
+    assert "the value of the argument x['inner']." in str(error.value)
