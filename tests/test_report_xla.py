@@ -5,6 +5,7 @@ there are, and how many of them inside loops. They are compared with the text by
 report reads it.
 """
 
+import math
 import re
 from collections import Counter
 
@@ -15,7 +16,7 @@ from jax import lax
 from zoo import WASTEFUL, arguments
 
 from jaxpartials.inspection import assert_no_redundant_work, report
-from jaxpartials.inspection.finding import ADDED, LOOPS, TWICE, UNDONE
+from jaxpartials.inspection.finding import ADDED, INVARIANT, LOOPS, THROWN_AWAY, TWICE, UNDONE, WRONG_MODE
 
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -99,6 +100,177 @@ def test_the_verdict_is_that_of_a_reading_by_hand(name, verdict, written, looped
     assert [(one.kind, one.xla) for one in report(case.fn)(*args).findings if one.kind != ADDED] == [
         (case.kind, verdict)
     ]
+
+
+# ---- where instructions do not tell their line
+
+
+def verdicts(fn, *args):
+    return [(one.kind, one.xla) for one in report(fn)(*args).findings if one.kind not in (ADDED, UNDONE)]
+
+
+def last_output(q, v, xs):
+    def step(h, x):
+        h = jnp.tanh(q @ h + x)
+        return h, v @ h
+
+    return lax.scan(step, xs[0], xs)[1][-1]
+
+
+def last_output_after_the_loop(q, v, xs):
+    def step(h, x):
+        h = jnp.tanh(q @ h + x)
+        return h, None
+
+    return v @ lax.scan(step, xs[0], xs)[0]
+
+
+def test_a_product_that_tells_only_its_loop_is_not_gone():
+    # Read by hand: both products are in the loop, and tell the line of the scan.
+    args = arguments(((48, 48), (40, 48), (32, 48)))
+    assert instructions(compiled_text(last_output, args))[1]["dot"] == 2
+    assert verdicts(last_output, *args) == [(THROWN_AWAY, "kept")]
+    assert instructions(compiled_text(last_output_after_the_loop, args))[1]["dot"] == 1
+    assert verdicts(last_output_after_the_loop, *args) == []
+
+
+def test_under_vmap_it_is_not_gone_either():
+    args = arguments(((48, 48), (40, 48), (3, 32, 48)))
+    assert verdicts(jax.vmap(last_output, (None, None, 0)), *args) == [(THROWN_AWAY, "kept")]
+
+
+def test_in_a_loop_what_is_merged_is_told_from_what_is_kept():
+    # The product with q is written twice and computed once; that with v is read at the last turn alone.
+    def written_twice(q, v, xs):
+        def state(h, x):
+            return jnp.tanh(q @ h + x)
+
+        def step(h, x):
+            new = state(h, x)
+            return new, v @ state(h, x)
+
+        return lax.scan(step, xs[0], xs)[1][-1]
+
+    args = arguments(((48, 48), (40, 48), (32, 48)))
+    assert instructions(compiled_text(written_twice, args))[1]["dot"] == 2
+    assert dict(verdicts(written_twice, *args)) == {TWICE: "removed", THROWN_AWAY: "kept"}
+
+
+def weights(*shape):
+    return jnp.sin(jnp.arange(math.prod(shape), dtype=float)).reshape(shape)
+
+
+W, V = weights(2, 64), weights(64, 48)
+
+
+def energy(t, x):
+    return jnp.sum(jnp.tanh(jnp.tanh(jnp.stack([t, x]) @ W) @ V))
+
+
+def mixed_in_reverse(t, x):
+    return jax.grad(jax.grad(energy, 0), 1)(t, x) + jax.grad(jax.grad(energy, 1), 0)(t, x)
+
+
+def mixed_forward(t, x):
+    return jax.jvp(lambda x: jax.jvp(lambda t: energy(t, x), (t,), (1.0,))[1], (x,), (1.0,))[1]
+
+
+def test_a_derivative_in_the_wrong_mode_is_not_removed_as_its_values_are_merged():
+    """Products with arrays that are closed over tell no line at all."""
+    found = report(mixed_in_reverse)(1.0, 2.0)
+    slow = [one for one in found.findings if one.kind == WRONG_MODE]
+    assert slow
+    assert {one.xla for one in slow} == {"kept"}
+    assert found.after_xla.contractions > 1.2 * found.after_jaxpartials.contractions
+    assert {one.xla for one in found.findings if one.kind == TWICE} == {"removed"}
+    assert WRONG_MODE not in dict(verdicts(mixed_forward, 1.0, 2.0))
+
+
+P, Q = weights(4, 128), weights(128, 256)
+
+
+def layered(p, q):
+    return lambda x: jnp.tanh(jnp.tanh(x @ p) @ q)
+
+
+def second(p, q, x):
+    return jax.jacfwd(jax.jacfwd(layered(p, q)))(x)
+
+
+def test_what_is_merged_is_merged_with_constants_too():
+    (x,) = arguments(((4,),))
+    closed = report(lambda x: second(P, Q, x))(x)
+    given = report(second)(P, Q, x)
+    assert closed.after_xla.contractions == given.after_xla.contractions < 0.9 * given.traced.contractions
+    for found in closed, given:
+        assert [one.xla for one in found.findings if one.kind == TWICE] == ["removed"]
+
+
+def constant_product(x):
+    return jnp.tanh(x @ P)
+
+
+REPEATED = [
+    (constant_product, (4,), float),
+    (jax.nn.sigmoid, (300,), float),
+    (jnp.exp2, (300,), float),
+    (lax.erf, (300,), float),
+    # XLA has no instruction for them, and makes several of each.
+    (jnp.exp, (300,), complex),
+    (jnp.sqrt, (300,), complex),
+    (jnp.log, (300,), complex),
+    (jnp.sin, (300,), complex),
+    # Several calls of a library under other names than those of the functions.
+    (lambda x: jnp.linalg.qr(x)[1], (20, 20), float),
+    (jnp.linalg.inv, (20, 20), float),
+    (lambda x: jnp.linalg.svd(x)[1], (20, 30), float),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "shape", "kind"), REPEATED)
+def test_equal_work_is_removed_side_by_side_and_kept_in_a_branch(fn, shape, kind):
+    x = jax.ShapeDtypeStruct(shape, jnp.zeros((), kind).dtype)
+
+    def side_by_side(x):
+        return fn(x), 2 * fn(x)
+
+    def in_a_branch(x):
+        return fn(x), lax.cond(x.ravel()[0].real > 0, lambda x: 2 * fn(x), lambda x: 3 * fn(x), x)
+
+    def on_other_values(x):
+        return fn(x), 2 * fn(x + 1)
+
+    assert verdicts(side_by_side, x) == [(TWICE, "removed")]
+    assert set(verdicts(in_a_branch, x)) == {(TWICE, "kept")}
+    assert verdicts(on_other_values, x) == []
+
+
+# ---- what is needed less than it is traced for two reasons
+
+
+def test_of_what_is_taken_out_of_a_loop_one_turn_is_left_to_be_saved():
+    def fn(a, b, x):
+        return lax.fori_loop(0, 20, lambda _, c: jnp.tanh(a @ c) + (b @ b)[0, 0], x)
+
+    args = arguments(((80, 80), (60, 60), (80,)))
+    assert instructions(compiled_text(fn, args))[1]["dot"] == 1
+    found = {one.kind: one for one in report(fn)(*args).findings}
+    assert set(found) == {INVARIANT, THROWN_AWAY}
+    assert (found[INVARIANT].xla, found[THROWN_AWAY].xla) == ("removed", "kept")
+    assert found[INVARIANT].cost.contractions == 19 * 2 * 60**3
+    assert found[THROWN_AWAY].cost.contractions == pytest.approx(2 * 60**3, rel=0.01)
+
+
+def test_what_is_merged_with_what_is_needed_is_not_thrown_away():
+    def fn(a, x):
+        return lax.scan(lambda c, _: (jnp.tanh(a @ c), jnp.sin(a @ c)), x, None, 20)[1][-1]
+
+    args = arguments(((100, 100), (100,)))
+    assert instructions(compiled_text(fn, args))[1]["dot"] == 1
+    found = {one.kind: one for one in report(fn)(*args).findings}
+    assert found[TWICE].xla == "removed"
+    assert (found[THROWN_AWAY].xla, found[THROWN_AWAY].cost.contractions) == ("kept", 0)
+    assert found[THROWN_AWAY].cost.transcendentals == 19 * 100
 
 
 # ---- what XLA does of its own accord
@@ -351,3 +523,51 @@ def test_of_the_branches_the_dearest_counts_also_where_they_are_nested():
     found = report(fn)(*arguments(MATRICES))
     assert found.traced.flops == pytest.approx(3 * PAIR, rel=0.01)
     assert found.after_xla.flops == pytest.approx(3 * PAIR, rel=0.01)
+
+
+SQUARE, RIGHT = (40, 40), (40,)
+WHOLE = [
+    (jnp.linalg.qr, (SQUARE,)),
+    (lambda x: jnp.linalg.qr(x)[1], ((50, 30),)),
+    (jnp.linalg.inv, (SQUARE,)),
+    (jnp.linalg.solve, (SQUARE, RIGHT)),
+    (jnp.linalg.cond, (SQUARE,)),
+    (jnp.linalg.svd, ((50, 30),)),
+    (jnp.linalg.eigh, (SQUARE,)),
+    (jnp.linalg.eigvals, (SQUARE,)),
+    (jnp.linalg.det, ((90, 90),)),
+    (jax.scipy.linalg.cho_factor, (SQUARE,)),
+    (jax.scipy.linalg.schur, (SQUARE,)),
+    (jax.scipy.linalg.solve_triangular, (SQUARE, (40, 30))),
+    (jax.vmap(jnp.linalg.inv), ((3, 20, 20),)),
+    (jax.scipy.linalg.expm, (SQUARE,)),
+    (jnp.sort, ((30, 500),)),
+    (jnp.fft.rfft, ((30, 128),)),
+    (lambda x: lax.top_k(x, 3), ((2000,),)),
+    (lambda x, y: jnp.convolve(x, y, "valid"), ((400,), (30,))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fn", "shapes"), WHOLE)
+def test_what_libraries_do_is_counted_after_xla_as_before(fn, shapes):
+    args = arguments(shapes)
+    found = report(fn)(*args)
+    assert found.after_xla.flops == pytest.approx(found.traced.flops, rel=0.1)
+    in_a_program = report(lambda *args: jax.tree.map(lambda each: 2 * each, fn(*args)))(*args)
+    assert in_a_program.after_xla.flops == pytest.approx(in_a_program.traced.flops, rel=0.1)
+
+
+def test_turns_that_had_to_be_assumed_are_assumed_after_xla_too():
+    def fn(a, x):
+        def turn(c):
+            return c[0] + 1, jnp.tanh(a @ c[1]) + c[2] * jnp.tanh(a @ c[1]), c[2]
+
+        return lax.while_loop(lambda c: (c[0] < 7) & (c[0] < 9), turn, (0, x, 2.0))[1]
+
+    args = arguments(((60, 60), (60,)))
+    text = compiled_text(fn, args)
+    assert 'known_trip_count":{"n":"7"}' in text  # XLA has tried
+    found = report(fn)(*args)
+    assert found.after_xla.contractions == pytest.approx(found.traced.contractions / 2)
+    assert found.after_xla.unknown_trips
+    assert [one.xla for one in found.findings] == ["removed"]

@@ -13,6 +13,7 @@ operands, looked up through the parameters of the fusions, and one `op_name` and
 import functools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 LINE = re.compile(r'source_file="([^"]*)"\s+source_line=(\d+)')
 FRAME = re.compile(r"stack_frame_id=(\d+)")
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
 CONTRACTING = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 APART = re.compile(r",? *(?:metadata|backend_config|frontend_attributes)=\{.*")
 ELIDED = "{...}"
@@ -36,6 +38,7 @@ BYTES = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16}
 
 
 Branches = tuple[tuple[str, int], ...]
+Line = tuple[str, int]
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Instruction:
     shapes: list[tuple[str, tuple[int, ...]]]
     rest: str
     primitive: str
-    line: tuple[str, int] | None
+    line: Line | None
     origin: tuple[str, str] = ("", "")  # `op_name`, and which frame of the user's program
     operands: list[str] = field(default_factory=list)
     root: bool = False
@@ -60,6 +63,12 @@ class Instruction:
         """Of a loop, if they are known."""
         found = TRIPS.search(self.rest)
         return float(found.group(1)) if found else None
+
+    @property
+    def target(self) -> str:
+        """Of a call of a library, what is called."""
+        found = TARGET.search(self.rest)
+        return found.group(1) if found else ""
 
     @property
     def bytes(self) -> float:
@@ -90,13 +99,20 @@ def _width(kind: str) -> int:
 
 
 class Module:
-    """A compiled program."""
+    """A compiled program.
 
-    def __init__(self, text: str):
+    `loops` gives the turns of the loops on some lines, None where they were assumed: then they are assumed here, too,
+    so that both programs can be compared.
+    """
+
+    def __init__(self, text: str, loops: Mapping[Line, float | None] | None = None):
         self.computations: dict[str, list[Instruction]] = {}
+        self._loops = loops or {}
         self.entry = ""
         self._frames: dict[int, tuple[str, int]] = {}
         self._read(text)
+        listed = [one for listing in self.computations.values() for one in listing if one.shapes]
+        self.arrays = {one.name: one.shapes[0] for one in listed}
         self.runs: list[Run] = []
         self._values: dict[Any, int] = {}
         self._parts: dict[int, list[int]] = {}  # of tuples
@@ -153,7 +169,7 @@ class Module:
             operands = [values.get(v, -1) for v in one.operands]
             value = -1
             if one.opcode == "while":
-                turns = ASSUMED_TRIPS if one.turns is None else one.turns
+                turns, _ = self.turns(one)
                 for inner in called:
                     self._run(inner, [], times * turns, False, branches, inner)
             elif one.opcode == "conditional":
@@ -192,10 +208,20 @@ class Module:
         """What stands for a computation that is applied to elements, such as the sum of two."""
         return " ".join(f"{one.opcode}{one.shapes}" for one in self.computations.get(name, ()))
 
-    def depth(self, one: Instruction, sizes: dict[str, tuple[int, ...]]) -> int:
+    def turns(self, one: Instruction) -> tuple[float, bool]:
+        """How often a loop turns, and whether that is known."""
+        told = one.turns
+        if one.line is not None and one.line in self._loops:
+            traced = self._loops[one.line]
+            if traced is None:
+                return ASSUMED_TRIPS, told == ASSUMED_TRIPS
+            told = traced if told is None else told
+        return (ASSUMED_TRIPS, False) if told is None else (told, True)
+
+    def depth(self, one: Instruction) -> int:
         """How many products are summed for each element of a `dot`."""
         found = CONTRACTING.search(one.rest)
-        shape = sizes.get(one.operands[0], ()) if one.operands else ()
+        _, shape = self.arrays.get(one.operands[0], ("", ())) if one.operands else ("", ())
         if not found or not shape:
             return 1
         return math.prod(shape[int(axis)] for axis in found.group(1).split(",") if axis)
