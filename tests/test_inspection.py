@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from zoo import CLEAN, WASTEFUL, W, X, arguments
+from zoo import CLEAN, DEEP, WASTEFUL, W, X, arguments, network
 
-from jaxpartials import _jax
+from jaxpartials import _jax, partials
 from jaxpartials.graph.cost import STACKING, Cost
 from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.trace import read
@@ -26,7 +26,6 @@ from jaxpartials.inspection.finding import (
     TWICE,
     UNUSED,
     WRONG_MODE,
-    ZEROS,
 )
 from jaxpartials.inspection.findings import findings_in, traced_cost
 from jaxpartials.inspection.regions import Elements
@@ -82,7 +81,7 @@ def traced_operations(fn, shapes):
 
 @pytest.mark.parametrize(
     ("taken", "kind"),
-    [(jax.jacfwd(jax.jacfwd(energy)), WRONG_MODE), (jax.jacrev(jax.jacfwd(energy)), ZEROS)],
+    [(jax.jacfwd(jax.jacfwd(energy)), WRONG_MODE), (jax.jacrev(jax.jacfwd(energy)), WRONG_MODE)],
     ids=["forward over forward", "reverse over forward"],
 )
 def test_a_hessian_with_a_gradient_taken_forward(taken, kind):
@@ -214,6 +213,128 @@ def test_directions_of_a_jacobian_of_many_layers_mapped_over_lanes():
     assert found_in(jax.vmap(jax.jacfwd(network)), ((6, 2),)) == []
 
 
+def laplacian(x, *weights):
+    return jnp.trace(jax.hessian(network)(x, *weights))
+
+
+def curvatures(x, *weights):
+    return jnp.diagonal(jax.jacfwd(jax.grad(network))(x, *weights))
+
+
+def residual(x, *weights):
+    return jnp.mean(jax.vmap(lambda x: laplacian(x, *weights))(x) ** 2)
+
+
+@pytest.mark.parametrize("fn", [laplacian, curvatures])
+def test_the_diagonal_of_a_hessian_costs_what_partials_takes_for_it(fn):
+    (one,) = found_in(fn, DEEP)
+    assert one.kind == THROWN_AWAY
+    assert "the diagonal alone is used" in one.message
+    assert {where.function for where in one.places} <= {"network", "laplacian"}
+    by_name = lambda x, *weights: partials(lambda x: network(x, *weights), "f/x[i]^2 -> i")(x)
+    left = traced_operations(fn, DEEP) - one.operations
+    assert left == pytest.approx(traced_operations(by_name, DEEP), rel=0.05)
+
+
+def test_the_trace_of_a_hessian_inside_a_loss():
+    shapes = ((50, 3), (3, 32), (32, 32), (32, 32), (32, 1))
+    for fn in (residual, jax.grad(residual, (1, 2, 3, 4))):
+        (one,) = found_in(fn, shapes)
+        assert "the diagonal alone is used" in one.message
+        assert 0.1 < one.operations / traced_operations(fn, shapes) < 0.5
+
+
+def test_a_triangle_of_a_nested_hessian_is_told_once():
+    def triangle(x, w, v):
+        whole = jax.jacfwd(jax.jacfwd(lambda x: jnp.tanh(jnp.tanh(x @ w) @ v)))(x)
+        return jnp.stack([whole[:, i, j] for i in range(4) for j in range(i, 4)])
+
+    found = [one for one in found_in(triangle, ((4,), (4, 128), (128, 256))) if one.kind == THROWN_AWAY]
+    (one,) = found
+    assert "2560 of 4096 entries are used" in one.message
+
+
+def test_a_symmetric_hessian_is_told_where_a_way_is_known_that_takes_less():
+    def twice(x, *weights):
+        def hidden(x):
+            for w in weights:
+                x = jnp.sin(x @ w)
+            return x
+
+        return jax.jacfwd(jax.jacfwd(hidden))(x)
+
+    told = [
+        [one.advice for one in found_in(twice, shapes) if "symmetric Hessian" in one.message]
+        for shapes in [((4,), (4, 128), (128, 256), (256, 128)), ((10,), (10, 60), (60, 60), (60, 10))]
+    ]
+    assert told == [['jaxpartials.partials(f, "y/x^2") takes each pair once, in fewer operations.'], []]
+
+
+def test_conditionals_that_could_be_one_are_not_called_loops():
+    def main(x, w):
+        first = lax.cond(x[0, 0] > 0, lambda x: jnp.sin(x @ w), lambda x: jnp.cos(x @ w), x)
+        second = lax.cond(x[0, 0] > 0, lambda x: jnp.sin(x @ w) + 1, lambda x: -jnp.cos(x @ w), x)
+        return first, second
+
+    (one,) = [one for one in found_in(main, (X, W)) if one.kind == LOOPS]
+    assert one.message.startswith("2 conditionals on the same predicate share work and could be one.")
+    assert "loop" not in one.advice
+
+
+def test_a_gradient_taken_forward_inside_a_jacobian_in_reverse_is_no_diagonal():
+    (one,) = found_in(jax.jacrev(jax.jacfwd(energy)), HESSIAN)
+    assert one.message.startswith("A gradient taken in forward mode, 20 directions, inside a Jacobian in reverse mode")
+    assert "jax.hessian" in one.advice
+
+
+def test_what_is_not_read_and_computed_too_often_is_counted_once():
+    def main(x, w):
+        def turn(c, _):
+            return jnp.tanh(c @ w), jnp.sin(c @ w) + (w @ w)[0, 0]
+
+        return lax.scan(turn, x, None, 9)[1][-1]
+
+    work = [one.cost.contractions for one in found_in(main, (X, (20, 20)))]
+    needed = 9 * 2 * 6 * 20 * 20 + 2 * 20
+    closed, _ = _jax.trace(main, *arguments((X, (20, 20))))
+    assert sum(work) <= traced_cost(read(closed, shared=False)).contractions - 0.999 * needed
+
+
+@pytest.mark.parametrize(("n", "told"), [(150, "over 99% of the numbers"), (40, "98% of the numbers")])
+def test_a_hundred_percent_is_all(n, told):
+    (one,) = found_in(jax.jacfwd(lambda x: jnp.sin(jnp.exp(x))), ((n,),))
+    assert told in one.message
+
+
+def test_some_of_many_random_numbers_are_read():
+    def drawn(x):
+        key = jax.random.key(0)
+        noise = jax.random.normal(key, (1000,))
+        return noise[:10], jax.random.permutation(key, 1000)[:10], jax.random.uniform(key, (1000,), minval=2.0)[:5]
+
+    def used(x, w):
+        return jnp.tanh(jax.random.normal(jax.random.key(0), (60, 20)) @ w)[:10] + x[0]
+
+    assert found_in(drawn, ((3,),)) == []
+    assert [one.kind for one in found_in(used, ((28,), (20, 28)))] == [THROWN_AWAY]
+
+
+def test_less_than_one_percent_is_not_none():
+    (one,) = found_in(lambda x, w: jnp.tanh(x @ w)[0, 0], ((60, 20), (20, 28)))
+    assert "of which less than 1% is read" in one.message
+
+
+def test_nested_gradients_that_are_not_mapped_are_of_no_lane():
+    def u(t, x, w, v):
+        return jnp.sum(jnp.tanh(jnp.tanh(jnp.stack([t, x]) @ w) @ v))
+
+    def main(t, x, w, v):
+        return jax.grad(jax.grad(u, 0), 1)(t, x, w, v) + jax.grad(jax.grad(u, 1), 0)(t, x, w, v)
+
+    (one,) = [one for one in found_in(main, ((), (), (2, 64), (64, 64))) if one.kind == WRONG_MODE]
+    assert "of a function, reverse over reverse" in one.message
+
+
 LIBRARY = """
 import jax
 import jax.numpy as jnp
@@ -313,16 +434,30 @@ def steps_of_blocks(x, w):
     return a[1:2], jnp.sin(b)[:2], rows[:3, 2:, -1], stacked[2, :2], inner((x[8:], 0))[0][:1]
 
 
+def what_comes_together(x, w):
+    """Parts of sums, sorted rows, transforms and factorizations, of which some take all that they are made of."""
+    many = jnp.stack([x[:5] @ w, x[5:10] @ w, w])
+    return (
+        jnp.cumsum(x[:7], 0)[:3, :2],
+        lax.cumsum(x, 1, reverse=True)[8:, 3:],
+        jnp.sort(x, 1)[2:4, :1],
+        jnp.abs(jnp.fft.rfft(x))[4, :2],
+        jnp.linalg.eigvalsh(many + many.transpose(0, 2, 1))[1, 0],
+        jnp.diagonal(x[:5] @ w)[:2],
+    )
+
+
 @pytest.mark.parametrize(
     "fn",
     [
         steps_of_blocks,
+        what_comes_together,
         lambda x, w: steps_of_blocks(x, w)[2],
         lambda x, w: jax.jvp(lambda x: steps_of_blocks(x, w), (x,), (jnp.zeros_like(x).at[4, 1].set(1.0),))[1],
         lambda x, w: [d[..., 3:5, :2] for d in jax.jacfwd(steps_of_blocks)(x, w)],
         lambda x, w: [d[..., 3:5, :2] for d in jax.jacrev(lambda x, w: steps_of_blocks(x, w)[:2])(x, w)],
     ],
-    ids=["values", "some rows", "one direction", "columns", "rows in reverse"],
+    ids=["values", "together", "some rows", "one direction", "columns", "rows in reverse"],
 )
 def test_elements_are_zero_or_unread_in_fact(fn):
     rng = np.random.default_rng(7)

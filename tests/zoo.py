@@ -70,6 +70,7 @@ def clean(*shapes: Any) -> Callable:
 
 
 X, W, SQUARE = (M, N), (N, K), (N, N)
+EYE = jnp.eye(N)
 LAYER = 2 * M * N * K + M * K  # tanh(x @ w)
 SQUARE_LAYER = 2 * M * N * N + M * N
 
@@ -410,6 +411,50 @@ def gradient_read(x, w):
     return jax.grad(lambda x, w: jnp.sum(jnp.tanh(x @ w)), (0, 1))(x, w)
 
 
+@clean(X)
+def descent_in_a_loop(x):
+    def step(i, x):
+        return x - 0.1 * jax.grad(lambda x: jnp.sum(jnp.log(x)))(x)
+
+    return lax.fori_loop(0, T, step, x)
+
+
+@clean(X, SQUARE)
+def gradient_of_losses_stacked_in_a_scan(x, w):
+    def loss(x):
+        def body(c, _):
+            c = jnp.tanh(c @ w)
+            return c, jnp.sum(jnp.log(c * c + 1))
+
+        return jnp.mean(lax.scan(body, x, None, T)[1])
+
+    return jax.grad(loss)(x)
+
+
+@clean(X)
+def gradient_of_what_is_not_linear(x):
+    return jax.grad(lambda x: jnp.sum(jnp.log(x)))(x)
+
+
+@clean(X, SQUARE)
+def gradient_of_a_checkpoint(x, w):
+    return jax.grad(lambda x: jnp.sum(jax.checkpoint(lambda x: jnp.sin(jnp.sin(x @ w) @ w))(x)))(x)
+
+
+@clean(SQUARE)
+def gradient_of_a_square(w):
+    return jax.grad(lambda w: jnp.sum(w @ w))(w)
+
+
+@waste(UNUSED, T * SQUARE_LAYER, X, SQUARE)
+def dead_code_at_every_turn(x, w):
+    def body(c, _):
+        jnp.tanh(c @ w)  # waste
+        return jnp.sin(c), None
+
+    return lax.scan(body, x, None, T)[0]
+
+
 # ---- carries that are equal, what no turn changes
 
 
@@ -696,6 +741,159 @@ def only_the_last_row(x, w):
 @clean(X, W)
 def the_last_row_first(x, w):
     return jnp.tanh(x[-1] @ w)
+
+
+@waste(THROWN_AWAY, 2 * N * N * (N - 1), SQUARE, SQUARE, xla="kept")
+def trace_of_a_product(a, b):
+    return jnp.trace(a @ b)  # waste
+
+
+@clean(SQUARE, SQUARE)
+def trace_of_a_product_alone(a, b):
+    return jnp.sum(a * b.T)
+
+
+@waste(THROWN_AWAY, 2 * N * N * (N - 1), SQUARE, SQUARE)
+def diagonal_of_a_product(a, b):
+    return jnp.diagonal(a @ b)  # waste
+
+
+@clean(SQUARE, SQUARE)
+def triangle_of_a_product(a, b):
+    return jnp.tril(a @ b)
+
+
+@clean(SQUARE)
+def smallest_eigenvalue(a):
+    return jnp.linalg.eigvalsh(a + a.T)[0]
+
+
+@clean(SQUARE)
+def last_eigenvector(a):
+    return jnp.linalg.eigh(a + a.T)[1][:, -1]
+
+
+@clean(SQUARE)
+def leading_singular_vectors(a):
+    return jnp.linalg.svd(a, full_matrices=False)[2][:5]
+
+
+@clean(SQUARE)
+def condition_number(a):
+    return jnp.linalg.cond(a)
+
+
+@clean(SQUARE)
+def last_entry_of_a_factor(a):
+    return jnp.linalg.qr(a)[1][-1, -1], jnp.linalg.cholesky(a @ a.T + jnp.eye(N))[-1]
+
+
+@clean((N,), SQUARE)
+def determinant_of_a_jacobian(x, w):
+    return jnp.linalg.slogdet(jax.jacfwd(lambda x: jnp.tanh(x @ w) + x)(x))[1]
+
+
+@clean((64,))
+def last_of_cumulative_sums(x):
+    return jnp.cumsum(x)[-1], lax.cummax(x * x)[-1], lax.cumlogsumexp(x - 1)[-1]
+
+
+@clean((64,))
+def last_of_an_associative_scan(x):
+    return lax.associative_scan(jnp.multiply, x)[-1]
+
+
+@clean((64,))
+def smallest_of_a_sort(x):
+    return jnp.sort(x)[:3], jnp.argsort(2 * x)[0], lax.top_k(x * x, 5)[0][0]
+
+
+@waste(THROWN_AWAY, 9 * K**3 * (M - 1), (M, K, K))
+def one_of_many_decompositions(a):
+    return jnp.linalg.eigvalsh(a)[0]  # waste
+
+
+@clean((M, K, K))
+def a_decomposition_of_one(a):
+    return jnp.linalg.eigvalsh(a[0])
+
+
+@waste(THROWN_AWAY, 2 * 60, (64,))
+def first_of_cumulative_sums(x):
+    return jnp.cumsum(jnp.sin(x))[:4]  # waste
+
+
+@clean((64,))
+def cumulative_sums_of_the_first(x):
+    return jnp.cumsum(jnp.sin(x[:4]))
+
+
+@waste(THROWN_AWAY, (2 * N**3 + N * N) * (1 - 2 / N), (N,), SQUARE, (N,))
+def jacobian_and_its_transpose_times_vectors(x, w, v):
+    slope = jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)  # waste
+    return slope.T @ (slope @ v)
+
+
+@clean((N,), SQUARE, (N,))
+def jacobian_times_its_transpose(x, w, v):
+    slope = jax.jacfwd(lambda x: jnp.tanh(x @ w))(x)
+    return slope.T @ slope @ v
+
+
+@waste(THROWN_AWAY, TANGENTS * (1 - 1 / N), (N,), W)
+def jacobian_summed(x, w):
+    return jax.jacfwd(lambda x: jnp.tanh(x @ w))(x).sum()  # waste
+
+
+@clean((N,), W)
+def jacobian_squared_and_summed(x, w):
+    return (jax.jacfwd(lambda x: jnp.tanh(x @ w))(x) ** 2).sum()
+
+
+@clean((N,), SQUARE)
+def one_axis_of_the_outputs_summed(x, w):
+    return jax.jacfwd(lambda x: jnp.tanh(jnp.outer(x @ w, x[:7])))(x).sum(0)
+
+
+def network(x, *weights):
+    *first, last = weights
+    for w in first:
+        x = jnp.tanh(x @ w)
+    return (x @ last)[0]
+
+
+DEEP = ((10,), (10, 96), (96, 96), (96, 96), (96, 1))
+
+
+@clean(*DEEP)
+def whole_hessian_of_a_network(x, *weights):
+    return jax.hessian(network)(x, *weights)
+
+
+@clean(X, SQUARE)
+def identity_matrix_in_a_gradient(x, w):
+    return jax.vmap(jax.grad(lambda x: jnp.sum(jnp.tanh(EYE @ jnp.tanh(w @ x)))))(x)
+
+
+@clean(X, SQUARE)
+def identity_matrix_in_a_tangent(x, w):
+    return jax.vmap(lambda v: jax.jvp(lambda x: EYE @ jnp.tanh(w @ x), (x[0],), (v,))[1])(x)
+
+
+@clean(X, SQUARE)
+def ridge_in_a_gradient(x, w):
+    return jax.vmap(jax.grad(lambda x: jnp.sum(jnp.linalg.solve(w @ w.T + EYE, x) ** 2)))(x)
+
+
+@waste(THROWN_AWAY, (2 * N**3 + N * N) * (1 - 1 / N), (N,))
+def one_column_beside_an_identity_matrix(x):
+    return jax.jacfwd(lambda x: jnp.tanh(EYE @ x))(x)[:, 0]  # waste
+
+
+@waste(THROWN_AWAY, (2 * N**3 + N * N) * (1 - 1 / N), (N,), SQUARE)
+def one_column_of_the_users_own_basis(x, w):
+    push = lambda v: jax.jvp(lambda x: jnp.tanh(w @ x), (x,), (v,))[1]  # waste
+    return jax.vmap(push)(EYE)[0]
 
 
 # ---- the same in and after loops

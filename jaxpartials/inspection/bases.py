@@ -4,6 +4,7 @@
 matrix is known at trace time, and JAX notes at each equation which transformations it comes from.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxpartials import _jax
-from jaxpartials.graph.graph import CONSTANT, LEAVES, Graph, Node, Value, reach
+from jaxpartials.graph.graph import CONSTANT as ARRAY
+from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, reach
 from jaxpartials.inspection.liveness import Liveness, is_call
 from jaxpartials.rewrite.nested import is_loop
 from jaxpartials.structure.axes import FREE, Lane, State, lane_states
+from jaxpartials.structure.linearity import CONSTANT, FIXED, LINEAR, node_degrees
 
 FORWARD, REVERSE = "jvp", "transpose"
+PRODUCTS = frozenset({"mul", "dot_general", "conv_general_dilated"})
 # What makes one row with a one in it for each index.
 MADE = frozenset({"scatter", "scatter-add"})
 # Another mode must be so many times cheaper, by the number of directions.
@@ -64,7 +68,11 @@ def bases(live: Liveness, graph: Graph, known: Mapping[Value, np.ndarray]) -> li
                 root, before, mode = _origin(v, stack, known)
                 if mode in (FORWARD, REVERSE) and _is_basis(known[root.outputs[0]]):
                     seeds.setdefault(root, _Seeds(before, mode, [])).values.append(v)
-    return [_cone(graph, live, known, root, found) for root, found in seeds.items()]
+    return [
+        _cone(graph, live, known, root, found)
+        for root, found in seeds.items()
+        if _made_by_jax(root) or _is_pushed(graph, found)
+    ]
 
 
 @dataclass(eq=False)
@@ -74,6 +82,43 @@ class _Seeds:
     before: tuple[str, ...]
     mode: str
     values: list[Value]
+
+
+def _made_by_jax(root: Node) -> bool:
+    """Whether `jax.jacfwd` or `jax.jacrev` made a matrix, or one derivative for each index did."""
+    source = root.source
+    while source is not None:
+        if any(frame.function_name == "_std_basis" for frame in getattr(source.traceback, "frames", ())):
+            return True
+        source = getattr(source, "caller", None)
+    return root.name in MADE
+
+
+def _is_pushed(graph: Graph, seeds: _Seeds) -> bool:
+    """Whether the user's own identity matrix is sent through a linear program.
+
+    In a function that is differentiated it can stand as well: then what comes of it need not be linear in it, or it is
+    multiplied by a value and by its derivative, on one line.
+    """
+    moving = set(seeds.values)
+    partners: dict[object, set[Value]] = {}
+    for node in graph.traced:
+        if node.name in PRODUCTS:
+            for v, w in itertools.permutations(node.operands[:2], 2):
+                if v in seeds.values:
+                    partners.setdefault((node.line, node.name), set()).add(w)
+        if _is_inside(node, seeds.before) and any(v in moving for v in node.operands):
+            states = node_degrees(node, [LINEAR if v in moving else CONSTANT for v in node.operands])
+            if not all(state in (*FIXED, LINEAR) for state in states):
+                return False
+            moving |= {v for v, state in zip(node.outputs, states, strict=True) if state is LINEAR}
+    return all(len(each) == 1 for each in partners.values())
+
+
+def _is_inside(node: Node, before: tuple[str, ...]) -> bool:
+    """Whether an equation is of what is differentiated under a `vmap` after these transformations."""
+    stack = _jax.transformations(node.source)
+    return stack[: len(before) + 1] == (*before, "vmap") and len(stack) > len(before) + 1
 
 
 def _is_basis(array: np.ndarray) -> bool:
@@ -119,9 +164,7 @@ def _cone(graph: Graph, live: Liveness, known: Mapping[Value, np.ndarray], root:
     nodes, before = live.nodes[graph], seeds.before
 
     def linear(node: Node) -> bool:
-        stack = _jax.transformations(node.source)
-        inside = stack[: len(before) + 1] == (*before, "vmap") and len(stack) > len(before) + 1
-        return inside and not any(v in known for v in node.outputs)
+        return _is_inside(node, before) and not any(v in known for v in node.outputs)
 
     deep: dict[Node, None] = {}
     cone, moving = _moving(nodes, set(seeds.values), linear, live, deep)
@@ -187,6 +230,22 @@ def other_mode(basis: Basis, nodes: Sequence[Node]) -> tuple[float, dict[Node, f
     return size, {node: min(left * shared.get(node, 1), 1.0) for node in (*basis.nodes, *basis.deep)}
 
 
+def is_through_forward(basis: Basis, bases: Iterable[Basis]) -> bool:
+    """Whether a basis goes back through the gradient of one function, which another basis takes forward.
+
+    That each of its directions then meets one of the other's alone makes zeros of all the rest.
+    """
+    inner = (*basis.before, FORWARD)
+    path = (*basis.before, "vmap", REVERSE, FORWARD, "vmap", FORWARD)
+    return (
+        basis.mode == REVERSE
+        and any(
+            other.mode == FORWARD and other.before == inner and other.directions == basis.directions for other in bases
+        )
+        and any(_jax.transformations(node.source)[: len(path)] == path for node in basis.nodes)
+    )
+
+
 def lanes(basis: Basis, nodes: Sequence[Node]) -> tuple[int, dict[Node, int]]:
     """Over how many lanes the user maps a Jacobian, and how many of them share an equation, where more than one do.
 
@@ -226,7 +285,7 @@ def _guesses(given: Iterable[Value], ends: Sequence[Value]) -> list[list[tuple[V
     """Inputs with an axis each, of one length that the results have: all with it in front, then one by one."""
     lengths = set.intersection(*(set(v.shape) for v in ends)) - {1}
     by: dict[int, list[tuple[Value, int]]] = {}
-    for v in sorted(given, key=lambda v: v.node.name == CONSTANT):  # weights are mostly shared by the lanes
+    for v in sorted(given, key=lambda v: v.node.name == ARRAY):  # weights are mostly shared by the lanes
         for axis, n in enumerate(v.shape):
             if n in lengths:
                 by.setdefault(n, []).append((v, axis))
@@ -238,15 +297,18 @@ def _guesses(given: Iterable[Value], ends: Sequence[Value]) -> list[list[tuple[V
     return sorted(found, key=lambda pairs: -len(pairs))[:GUESSES]
 
 
+MOVES = frozenset({"transpose", "reshape", "squeeze", "split", "copy", "convert_element_type"})
+
+
 def needed_passes(basis: Basis, live: Sequence[Node], outputs: Sequence[Value]) -> int | None:
-    """How many directions would do, where a Jacobian is only multiplied by something that does not come from it."""
+    """How many directions would do, where a Jacobian is only multiplied, by what is no Jacobian itself, or summed."""
     inside = set(basis.nodes)
     readers: dict[Value, list[Node]] = {}
     for node in live:
         for v in node.operands:
             readers.setdefault(v, []).append(node)
-    stack = list(basis.ends)
-    passes = 0
+    stack, moved = list(basis.ends), set(basis.ends)
+    uses: list[tuple[Node, Value]] = []
     while stack:
         value = stack.pop()
         if value in outputs:
@@ -254,15 +316,49 @@ def needed_passes(basis: Basis, live: Sequence[Node], outputs: Sequence[Value]) 
         for node in readers.get(value, ()):
             if node in inside:
                 continue
-            if node.name in ("transpose", "reshape", "squeeze", "split", "copy", "convert_element_type"):
-                stack += node.outputs
-                continue
-            if node.name != "dot_general" or math.prod(value.shape) < 2:
-                return None
-            contracted, batch = node.params["dimension_numbers"]
-            k = int(node.operands[1] is value)
-            other = node.operands[1 - k]
-            if batch[0] or other is value or inside & set(reach([other])):
-                return None
-            passes += math.prod(other.shape) // max(math.prod(other.shape[a] for a in contracted[1 - k]), 1)
+            if node.name in MOVES:
+                stack += [v for v in node.outputs if v not in moved]
+                moved |= set(node.outputs)
+            else:
+                uses.append((node, value))
+    passes = 0
+    for node, value in uses:
+        found = _passes(node, value, moved, inside, basis.directions)
+        if found is None:
+            return None
+        passes += found
     return passes or None
+
+
+def _passes(node: Node, value: Value, moved: set[Value], inside: set[Node], directions: int) -> int | None:
+    """How many directions give a product with a Jacobian, or its sum over all inputs or all outputs."""
+    if math.prod(value.shape) < 2:
+        return None
+    if node.name == "reduce_sum":
+        return 1 if _is_one_side(value, node.params["axes"], directions) else None
+    if node.name != "dot_general":
+        return None
+    contracted, batch = node.params["dimension_numbers"]
+    k = int(node.operands[1] is value)
+    other = node.operands[1 - k]
+    # A product with what comes of the Jacobian in any other way than by products cannot be had without it.
+    if batch[0] or other in moved or inside & set(reach([other], moved)):
+        return None
+    if not _is_one_side(value, contracted[k], directions):
+        return None
+    return math.prod(other.shape) // max(math.prod(other.shape[a] for a in contracted[1 - k]), 1)
+
+
+def _is_one_side(value: Value, axes: Sequence[int], directions: int) -> bool:
+    """Whether these axes of a Jacobian are all those of its inputs, or of its outputs, or both."""
+    summed, size = math.prod(value.shape[a] for a in axes), math.prod(value.shape)
+    if summed == size:
+        return True
+    long = [a for a, n in enumerate(value.shape) if n > 1]
+    of_that_size = [
+        found
+        for count in range(1, len(long))
+        for found in itertools.combinations(long, count)
+        if math.prod(value.shape[a] for a in found) == summed
+    ]
+    return summed in (directions, size // directions) and (len(of_that_size) == 1 or len(long) == 2)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxpartials import _jax
+from jaxpartials.graph import cost
 from jaxpartials.graph.graph import CONSTANT, LITERAL, Node, Value
 from jaxpartials.structure.numbers import computed, moved, plain
 
@@ -49,6 +50,78 @@ class Known:
                 return None
             self.arrays[value] = np.asarray(array)
         return self.arrays.get(value)
+
+
+# ---- elements that come only together
+
+# How many of the last axes are the matrix that is taken apart, or the vector of pivots.
+FACTORED = {
+    **dict.fromkeys(
+        ("cholesky", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr"), 2
+    ),
+    **dict.fromkeys(("cholesky_update", "qr", "schur", "svd", "symmetric_product", "tridiagonal"), 2),
+    "lu_pivots_to_permutation": 1,
+}
+CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
+MOVING = frozenset({
+    "broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "split", "rev", "copy", "stop_gradient",
+    "concatenate", "stack",
+})  # fmt: skip
+# Each element of the result can be had without the others.
+APART = MOVING | frozenset(cost.ELEMENTWISE) | frozenset({
+    "integer_pow", "copy_p", "iota", "pad", "tile", "unstack", "dot_general", "conv_general_dilated", "gather",
+    "dynamic_slice", "dynamic_update_slice", "argmax", "argmin", "select_and_scatter_add", "select_and_gather_add",
+    "scatter", "scatter-add", "scatter-sub", "scatter-mul", "scatter-min", "scatter-max", "bitcast_convert_type",
+    "optimization_barrier", "expand_dims", "random_gamma",
+})  # fmt: skip
+
+
+def needed(node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
+    """Which elements of the outputs have to be computed where these are read.
+
+    The leading vectors of a matrix take all of it, the last of cumulative sums the sums before it; of many matrices, or
+    of many rows, each is apart. Of what is not known all is computed, if any is.
+    """
+    if node.name in APART or node.name.startswith(("reduce", "argm")) or all(mask is None for mask in asked):
+        return list(asked)
+    given = [everywhere(v, False) if mask is None else mask for v, mask in zip(node.outputs, asked, strict=True)]
+    if node.name in CUMULATIVE:
+        return [_before(given[0], node.params["axis"], node.params["reverse"], node.outputs[0].shape)]
+    axis = _axis(node)
+    if node.name in FACTORED or node.name == "fft":
+        apart = _batch(node)
+        batches = [mask.any(axis=tuple(range(apart, mask.ndim))) for mask in given]
+        together = np.logical_or.reduce(np.broadcast_arrays(*batches))
+        return [compressed(together.reshape(*together.shape, *[1] * (mask.ndim - apart))) for mask in given]
+    if axis is not None:
+        together = np.logical_or.reduce(np.broadcast_arrays(*(mask.any(axis=axis, keepdims=True) for mask in given)))
+        return [compressed(together) for _ in given]
+    some = any(mask.any() for mask in given)
+    return [everywhere(v, some) for v in node.outputs]
+
+
+def _batch(node: Node) -> int:
+    """How many of the first axes count matrices, or rows, that are taken apart by themselves."""
+    return len(node.operands[0].shape) - FACTORED.get(node.name, len(node.params.get("fft_lengths", ())))
+
+
+def _axis(node: Node) -> int | None:
+    """The one axis along which elements come only together, if it is one."""
+    if node.name == "sort":
+        return node.params["dimension"]
+    if node.name == "top_k":
+        return node.params.get("axis", len(node.outputs[0].shape) - 1)
+    if node.name == "triangular_solve":
+        return len(node.outputs[0].shape) - (2 if node.params["left_side"] else 1)
+    return None
+
+
+def _before(mask: Mask, axis: int, reverse: bool, shape: Sequence[int]) -> Mask:
+    """What comes before the elements that are read, and these."""
+    wide = np.broadcast_to(mask, [shape[a] if a == axis else n for a, n in enumerate(mask.shape)])
+    if reverse:
+        return compressed(np.logical_or.accumulate(wide, axis))
+    return compressed(np.flip(np.logical_or.accumulate(np.flip(wide, axis), axis), axis))
 
 
 # ---- masks
@@ -128,10 +201,7 @@ def nonzero(node: Node, masks: Mapping[Value, Mask], known: Known) -> list[Mask]
         return everything if found is None else [found]
     wide = [whole(mask, v.shape) for mask, v in zip(x, node.operands, strict=True)]
     if node.name == "pad" and wide[0] is not None:
-        return everything if x[1].any() or any(n < 0 or k for n, _, k in node.params["padding_config"]) else [
-            compressed(np.pad(wide[0], [(max(lo, 0), max(hi, 0)) for lo, hi, _ in node.params["padding_config"]]))
-            if all(hi >= 0 for _, hi, _ in node.params["padding_config"]) else everywhere(out)
-        ]  # fmt: skip
+        return [everywhere(out) if x[1].any() else _spread(node, wide[0])]
     if all(mask is not None for mask in wide):
         found = moved(node, wide)  # pyright: ignore[reportArgumentType]
         if found is not None:
@@ -139,6 +209,16 @@ def nonzero(node: Node, masks: Mapping[Value, Mask], known: Known) -> list[Mask]
     if node.name in LINEAR and not x[0].any():
         return [everywhere(v, False) for v in node.outputs]
     return everything
+
+
+def _spread(node: Node, mask: Mask) -> Mask:
+    """Which elements of a padded array are not padding."""
+    out, config = node.outputs[0], node.params["padding_config"]
+    if any(lo < 0 or hi < 0 for lo, hi, _ in config):
+        return everywhere(out)
+    found = np.zeros(out.shape, bool)
+    found[tuple(slice(lo, n - hi, k + 1) for (lo, hi, k), n in zip(config, out.shape, strict=True))] = mask
+    return compressed(found)
 
 
 # Zero for a zero first operand, whatever the others are.
@@ -181,7 +261,8 @@ def read(
 ) -> list[Mask | None]:
     """Which elements of the operands are read for these elements of the outputs.
 
-    With `sparse`, what is multiplied by zero, or not selected, is not read.
+    With `sparse`, what is multiplied by zero, or not selected, is not read; without, this is so of a diagonal alone,
+    which JAX takes in this way.
     """
     everything: list[Mask | None] = [everywhere(v) for v in node.operands]
     if all(mask is None for mask in asked):
@@ -192,11 +273,11 @@ def read(
             return [everywhere(v, False) for v in node.operands]
         if node.name in ELEMENTWISE:
             found = [d] * len(node.operands)
-            if sparse and node.name == "mul":
+            if node.name == "mul" and (sparse or any(of_a_diagonal(known.get(v)) for v in node.operands)):
                 found = [compressed(d & nonzero[node.operands[1]]), compressed(d & nonzero[node.operands[0]])]
-            if sparse and node.name == "select_n":
+            if node.name == "select_n":
                 which = known.get(node.operands[0])
-                if which is not None and which.shape == out.shape:
+                if which is not None and which.shape == out.shape and (sparse or of_a_diagonal(which)):
                     found = [d, *(compressed(d & (which.astype(int) == k)) for k in range(len(node.operands) - 1))]
             return [m if v.shape == out.shape else everywhere(v) for m, v in zip(found, node.operands, strict=True)]
         if d.all():
@@ -219,13 +300,19 @@ def read(
         return [_placed(node, asked, operand), *everything[1:]]
     if node.name in ("gather", "dynamic_slice"):
         return [_indexed(node, d, known), *everything[1:]]
+    if node.name in CUMULATIVE or node.name == "sort":
+        return needed(node, asked)[:1] * len(node.operands)
+    if node.name in FACTORED or node.name == "fft":
+        return _batches_read(node, asked)
     return everything
 
 
-MOVING = frozenset({
-    "broadcast_in_dim", "reshape", "squeeze", "transpose", "slice", "split", "rev", "copy", "stop_gradient",
-    "concatenate", "stack",
-})  # fmt: skip
+def of_a_diagonal(which: np.ndarray | None) -> bool:
+    """Whether an array is zero but for one number in each row and column, or fewer, of matrices."""
+    if which is None or which.ndim < 2 or min(which.shape[-2:]) < 2:
+        return False
+    chosen = which != 0
+    return bool(chosen.any() and (chosen.sum(axis=-1) <= 1).all() and (chosen.sum(axis=-2) <= 1).all())
 
 
 def _placed(node: Node, asked: Sequence[Mask | None], operand: Value) -> Mask:
@@ -261,6 +348,14 @@ def _rows_read(node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
     assert d is not None
     rows = (d.take([i if d.shape[axis] > 1 else 0], axis).squeeze(axis) for i in range(len(node.operands)))
     return list(map(compressed, rows))
+
+
+def _batches_read(node: Node, asked: Sequence[Mask | None]) -> list[Mask | None]:
+    """All of each matrix of which anything is read."""
+    (found, *_), apart = needed(node, asked), _batch(node)
+    assert found is not None
+    shape = found.shape[:apart]
+    return [found.reshape(*shape, *[1] * (len(v.shape) - apart)) for v in node.operands]
 
 
 def _factors_read(node: Node, d: Mask) -> Iterable[Mask]:

@@ -23,7 +23,8 @@ def looped(program: Program, whole: Cost) -> list[Finding]:
     backward: dict[tuple[str, ...], list[Node]] = {}
     for node in nodes:
         stack = _jax.transformations(node.source)
-        if REVERSE in stack and node not in fixed and not node.effects:
+        # Of reverse over reverse `modes` tells.
+        if stack.count(REVERSE) == 1 and node not in fixed and not node.effects:
             before = stack[: stack.index(REVERSE)]
             backward.setdefault(before, []).append(node)
     found = []

@@ -8,7 +8,13 @@ from jaxpartials.inspection.scopes import Program, Scope
 from jaxpartials.rewrite.fusion import fuse
 from jaxpartials.rewrite.nested import is_loop, loops_of
 
-NAMES = {"scan": "scans", "while": "while loops", "cond": "conditionals"}
+NAMES = {
+    "scan": "scans over the same turns",
+    "while": "while loops over the same turns",
+    "cond": "conditionals on the same predicate",
+}
+CARRY = "Carry both through one loop; a value and its derivative come together from jax.jvp or value_and_grad."
+ADVICE = {"cond": "Return both from one lax.cond or lax.switch."}
 
 
 def fusible(program: Program, whole: Cost) -> list[Finding]:
@@ -46,9 +52,9 @@ def _in(program: Program, scope: Scope, whole: Cost) -> list[Finding]:
             continue
         before = cost_of([v for node in members for v in node.outputs])
         after = cost_of([become[v] for node in members for v in node.outputs if v in become])
-        saved = scope.runs * _minus(before, after)
-        if saved.time <= 0:
-            continue
+        saved = scope.runs * minus(before, after)
+        if not saved.flops + saved.transcendentals + saved.bytes:
+            continue  # they share nothing but their turns
         work = _traced(program, scope, members)
         called = ", ".join(map(str, called_from(work)))
         found.append(
@@ -56,9 +62,9 @@ def _in(program: Program, scope: Scope, whole: Cost) -> list[Finding]:
                 LOOPS,
                 work,
                 whole,
-                f"{len(members)} {NAMES[one.name]} over the same turns share work and could be one."
+                f"{len(members)} {NAMES[one.name]} share work and could be one."
                 + (f" Called at {called}." if called else ""),
-                "Carry both through one loop; a value and its derivative come together from jax.jvp or value_and_grad.",
+                ADVICE.get(one.name, CARRY),
                 saved=saved,
                 places=_places(members),
             )
@@ -66,7 +72,7 @@ def _in(program: Program, scope: Scope, whole: Cost) -> list[Finding]:
     return found
 
 
-def _minus(a: Cost, b: Cost) -> Cost:
+def minus(a: Cost, b: Cost) -> Cost:
     return Cost(
         max(a.flops - b.flops, 0.0), max(a.bytes - b.bytes, 0.0), max(a.transcendentals - b.transcendentals, 0.0),
         max(a.contractions - b.contractions, 0.0), max(a.turns - b.turns, 0.0), a.unknown_trips or b.unknown_trips,

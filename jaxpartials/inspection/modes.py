@@ -49,14 +49,16 @@ def wrong_modes(program: Program, whole: Cost) -> list[Finding]:
         max(before.transcendentals - after.transcendentals, 0.0),
         max(before.contractions - after.contractions, 0.0), max(before.turns - after.turns, 0.0),
     )  # fmt: skip
+    lanes = any(MAPPED in _jax.transformations(node.source) for node in gone)
     through = ", and a gradient through them" if slopes else ""
     return [
         finding(
             WRONG_MODE,
             [Work(node, 1.0, 1.0) for node in gone],
             whole,
-            f"{count} of a function of each lane, reverse over reverse{through}; "
-            f"forward{' and together' if slopes else ''} is {factor:.2g} times cheaper." + _taken_at(gone),
+            f"{count} of a function{' of each lane' if lanes else ''}, reverse over reverse{through}; "
+            f"forward{' and together' if slopes else ''} is {factor:.{2 if factor < 10 else 3}g} times cheaper."
+            + _taken_at(gone),
             "Take derivatives by few inputs with jax.jvp, or all together with jaxpartials.partials"
             + (", or the whole step with jaxpartials.simplify." if slopes else "."),
             saved=saved,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxpartials.graph.cost import ASSUMED_TRIPS
 from jaxpartials.graph.graph import Graph, Node, Value
 from jaxpartials.inspection.bases import Basis, bases
-from jaxpartials.inspection.elements import Known, Mask, compressed, everywhere, nonzero, part, read
+from jaxpartials.inspection.elements import Known, Mask, compressed, everywhere, needed, nonzero, part, read
 from jaxpartials.inspection.liveness import Liveness, is_call
 from jaxpartials.inspection.scopes import turns
 from jaxpartials.rewrite.nested import is_loop
@@ -255,9 +255,13 @@ class Elements:
             wanted = any(v in self.asked and self.asked[v].any() for v in node.outputs) or bool(node.effects)
             return float(wanted), float(wanted)
         values = node.operands[:1] if node.name.startswith("reduce_") and node.operands else node.outputs
+        masks: Sequence[Mask | None] = [self.asked.get(v, everywhere(v, bool(node.effects))) for v in values]
+        if values is node.outputs:
+            masks = needed(node, masks)
         asked, other_than_zero = 0.0, 0.0
-        for v in values:
-            mask, nonzero = self.asked.get(v, everywhere(v, bool(node.effects))), self.nonzero[v]
+        for v, mask in zip(values, masks, strict=True):
+            assert mask is not None
+            nonzero = self.nonzero[v]
             asked = max(asked, part(mask))
             both = mask if nonzero.size == 1 and nonzero.item() else mask & nonzero
             other_than_zero = max(other_than_zero, part(both))

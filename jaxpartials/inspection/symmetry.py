@@ -7,32 +7,55 @@ n (n + 1) / 2 differ; that they do is proved on the Hessian that comes out, by t
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from jaxpartials.graph.cost import Cost
-from jaxpartials.graph.graph import Node, Value
+from jaxpartials.graph.cost import Cost, cost
+from jaxpartials.graph.graph import Graph, Node, Value
 from jaxpartials.inspection.bases import FORWARD, Basis
 from jaxpartials.inspection.finding import THROWN_AWAY, Finding, Work, finding
+from jaxpartials.inspection.hessians import WORTH, is_cheaper_at_once
 from jaxpartials.inspection.regions import Extent
 from jaxpartials.structure.normal_form import NormalForms
 
 
 def told(
-    basis: Basis, bases: Sequence[Basis], images: Mapping[Value, Value], extents: Mapping[Node, Extent], whole: Cost
-) -> Finding | None:
+    traced: Graph, basis: Basis, bases: Sequence[Basis], images: Mapping[Value, Value],
+    extents: Mapping[Node, Extent], whole: Cost,
+) -> Finding | None:  # fmt: skip
     """The finding on a Hessian of which `basis` makes the inner directions, computed whole; `images` are its values
-    once equal equations are one."""
+    once equal equations are one. Only where a way is known that takes less."""
     n, outer = basis.directions, _around(basis, bases)
     if outer is None or not _symmetric(basis, outer, images):
         return None
-    both = {*outer.nodes, *outer.deep}
-    nodes = [node for node in (*basis.nodes, *basis.deep) if node in both and node in extents]
-    work = [Work(node, extents[node].runs, extents[node].runs * (n - 1) / (2 * n)) for node in nodes]
+    pairs = {node for node in (*outer.nodes, *outer.deep) if node in extents} & {*basis.nodes, *basis.deep}
+    if _is_cheaper_pair_by_pair(basis, outer, pairs, extents):
+        advice = "Push the pairs i <= j alone, in one jax.vmap over jnp.triu_indices; of few outputs take jax.hessian."
+    elif is_cheaper_at_once(traced, basis, outer):
+        advice = 'jaxpartials.partials(f, "y/x^2") takes each pair once, in fewer operations.'
+    else:
+        return None
+    work = [
+        Work(node, extents[node].runs, extents[node].runs * (n - 1) / (2 * n))
+        for node in (*basis.nodes, *basis.deep)
+        if node in pairs
+    ]
     return finding(
         THROWN_AWAY, work, whole,
-        f"A symmetric Hessian computed whole: of {n} x {n} pairs of directions, {n * (n + 1) // 2} differ.",
-        "Push the pairs i <= j alone, in one jax.vmap over jnp.triu_indices; of few outputs take jax.hessian.",
+        f"A symmetric Hessian computed whole: of {n} x {n} pairs of directions, {n * (n + 1) // 2} differ.", advice,
     )  # fmt: skip
+
+
+def _is_cheaper_pair_by_pair(basis: Basis, outer: Basis, pairs: set[Node], extents: Mapping[Node, Extent]) -> bool:
+    """Whether n (n + 1) / 2 pairs cost less, each pushed by itself: both of its directions are pushed with it again."""
+    n = basis.directions
+    nodes = {node for node in (*basis.nodes, *basis.deep, *outer.nodes, *outer.deep) if node in extents}
+    both, apart = (sum(_operations(some, extents)) for some in (pairs, nodes - pairs))
+    return (n + 1) / (2 * n) * both + (n + 1) / 2 * apart < WORTH * (both + apart)
+
+
+def _operations(nodes: Iterable[Node], extents: Mapping[Node, Extent]) -> Iterable[float]:
+    for node in nodes:
+        yield extents[node].runs * (cost(node).flops + cost(node).transcendentals)
 
 
 def _around(basis: Basis, bases: Sequence[Basis]) -> Basis | None:

@@ -6,24 +6,27 @@ that is diagonal or that one of its inputs does not reach, most of what a dense 
 the bodies of loops and branches as around them: a carry, or what a scan stacks, may be read in part, or in few turns.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from jaxpartials import _jax
 from jaxpartials.graph.cost import STACKING, Cost, cost, total
-from jaxpartials.graph.graph import Node
+from jaxpartials.graph.graph import CONSTANT, LITERAL, Node
 from jaxpartials.inspection import symmetry
-from jaxpartials.inspection.bases import BETTER, FORWARD, REVERSE, Basis, needed_passes, other_mode
+from jaxpartials.inspection.bases import BETTER, FORWARD, REVERSE, Basis, is_through_forward, needed_passes, other_mode
 from jaxpartials.inspection.duplicates import described
-from jaxpartials.inspection.elements import everywhere, part
+from jaxpartials.inspection.elements import APART, SUMS, everywhere, of_a_diagonal, part
 from jaxpartials.inspection.finding import THROWN_AWAY, WRONG_MODE, ZEROS, Finding, Work, finding, place
+from jaxpartials.inspection.hessians import diagonals
 from jaxpartials.inspection.regions import Elements, Extent
-from jaxpartials.inspection.scopes import Program
+from jaxpartials.inspection.scopes import Occurrence, Program
 from jaxpartials.inspection.unused import pieces
 
 # Less than this part of a Jacobian's work is not told: the first and the last step of every one have some.
 SPARE = 0.2
+BITS = frozenset({"random_bits", "threefry2x32", "random_gamma", "rng_bit_generator", "rng_uniform"})
 # Of other values at least this part must be unread.
 UNREAD = 0.5
 
@@ -34,29 +37,60 @@ def thrown_away(program: Program, whole: Cost) -> list[Finding]:
     elements = Elements(graph, program.live)
     elements.ask([everywhere(v) for v in graph.outputs])
     extents = elements.extents()
-    scopes = [scope for scope, _ in elements.scopes()]
+    scopes = dict(elements.scopes())
     images = {scope.traced: scope.images for scope in program.scopes}
     inside: set[Node] = set()
-    findings = []
-    for scope in scopes:
+    findings: list[Finding] = []
+    for scope, runs in scopes.items():
+        told: dict[Basis, Finding] = {}
         for basis in scope.bases:
             inside |= {*basis.nodes, *basis.deep}
             found = _of_basis(basis, scope, extents, whole)
             if found is None:
-                found = symmetry.told(basis, scope.bases, images.get(scope.graph, {}), extents, whole)
+                found = symmetry.told(scope.graph, basis, scope.bases, images.get(scope.graph, {}), extents, whole)
             if found is not None:
-                findings.append(found)
+                told[basis] = found
+        alone = diagonals(scope.graph, scope.bases, scope.asked, runs, whole)
+        if alone is not None:
+            better, of = alone
+            less = [told[basis] for basis in of if basis in told]
+            if sum(one.cost.time for one in less) < better.cost.time:
+                told = {basis: one for basis, one in told.items() if basis not in of} | {of[0]: better}
+        for one in told.values():
+            findings = _with(findings, one, whole)
+    spare = _spare(program, extents)
     for scope in scopes:
-        unread = _unread(scope, inside, extents)
+        unread = _unread(scope, inside, spare)
         for loop, read in scope.stacked.items():
             inner = scope.inside[loop][0][0]
-            idle = _unread(inner, inside, extents)
+            idle = _unread(inner, inside, spare)
             found = _stacked(loop, read, idle, scope, extents, whole)
             if found is not None:
                 inside |= set(idle)
                 findings.append(found)
         findings += _elsewhere(scope, {node: n for node, n in unread.items() if node not in inside}, extents, whole)
     return findings
+
+
+def _with(findings: Sequence[Finding], found: Finding, whole: Cost) -> list[Finding]:
+    """Findings with one more; those of one kind on the same equations, as of the two bases of a Hessian, are one."""
+    alike = [one for one in findings if one.kind == found.kind and _overlap(one, found)]
+    if not alike:
+        return [*findings, found]
+    dearest = max([*alike, found], key=lambda one: one.cost.time)
+    work: dict[Node, Work] = {}
+    for each in itertools.chain(*(one.work for one in (*alike, found))):
+        if each.node not in work or work[each.node].spare < each.spare:
+            work[each.node] = each
+    joined = finding(dearest.kind, work.values(), whole, dearest.message, dearest.advice, factor=dearest.factor)
+    return [*(one for one in findings if one not in alike), joined]
+
+
+def _overlap(one: Finding, other: Finding) -> bool:
+    """Whether most of what is to be saved of one of them is in the other."""
+    shared = {each.node for each in one.work if each.spare} & {each.node for each in other.work if each.spare}
+    parts = (sum(each.cost.time for each in found.work if each.node in shared) for found in (one, other))
+    return any(2 * part > found.cost.time for part, found in zip(parts, (one, other), strict=True))
 
 
 def _of_basis(basis: Basis, scope: Elements, extents: dict[Node, Extent], whole: Cost) -> Finding | None:
@@ -79,7 +113,7 @@ def _of_basis(basis: Basis, scope: Elements, extents: dict[Node, Extent], whole:
     if passes is not None and passes * BETTER <= basis.directions:
         return finding(
             THROWN_AWAY, [Work(node, n, n * (1.0 - passes / basis.directions)) for node, n, _ in everything], whole,
-            f"{what} of {basis.directions} directions, which is only multiplied: {passes} would do.",
+            f"{what} of {basis.directions} directions, which is only multiplied or summed: {passes} would do.",
             "Multiply by jax.jvp (J v) or jax.vjp (w J) instead of forming the Jacobian.",
             factor=basis.directions / passes,
         )  # fmt: skip
@@ -94,7 +128,16 @@ def _of_basis(basis: Basis, scope: Elements, extents: dict[Node, Extent], whole:
             f"Use {'jax.grad or jax.jacrev' if better == 'reverse' else 'jax.jacfwd'}.",
             factor=all_work / max(all_work - _work(total(each.cost for each in work)), 1.0),
         )  # fmt: skip
-    if _work(total(each.cost for each in zero)) >= SPARE * all_work:
+    zeros = _work(total(each.cost for each in zero))
+    if zeros >= SPARE * all_work:
+        if is_through_forward(basis, scope.bases):
+            return finding(
+                WRONG_MODE, zero, whole,
+                f"A gradient taken in forward mode, {basis.directions} directions, inside a Jacobian in reverse mode: "
+                f"{_percent(zeros / all_work)} of its numbers are zero.",
+                "Use jax.grad for the inner derivative; jax.hessian takes both.",
+                factor=all_work / max(all_work - zeros, 1.0),
+            )  # fmt: skip
         return finding(ZEROS, zero, whole, *_zeros(basis, scope, zero))
     return None
 
@@ -126,17 +169,52 @@ def _zeros(basis: Basis, scope: Elements, zero: Sequence[Work]) -> tuple[str, st
     runs = total(Work(each.node, each.runs, each.runs).cost for each in zero)
     zeros = _work(total(each.cost for each in zero)) / _work(runs)
     return (
-        f"In {basis.directions} directions, {zeros:.0%} of the numbers in {what} are zero.",
+        f"In {basis.directions} directions, {_percent(zeros)} of the numbers in {what} are zero.",
         'The Jacobian is diagonal, or its rows are short: take one jvp for all lanes (jaxpartials: "y[i]/x[i] -> i").',
     )
 
 
-def _unread(scope: Elements, inside: set[Node], extents: dict[Node, Extent]) -> dict[Node, float]:
+def _percent(share: float) -> str:
+    return "over 99%" if 0.99 < share < 1 else f"{share:.0%}"
+
+
+def _spare(program: Program, extents: dict[Node, Extent]) -> dict[Node, float]:
+    """The equations of which most is not read, and how often they need not run.
+
+    What is computed more often than needed is another finding's: equal equations count as one, which reads what any of
+    them reads, and what no turn of a loop changes runs once.
+    """
+    alike: dict[object, list[Occurrence]] = {}
+    for each in program.occurrences:
+        alike.setdefault(each.key, []).append(each)
+    found = {node: here.runs - here.asked for node, here in extents.items() if here.asked <= UNREAD * here.runs}
+    for members in alike.values():
+        once = min(members, key=lambda each: each.scope.runs)
+        parts = [here.asked / here.runs for each in members if (here := extents.get(each.node)) and here.runs]
+        asked = max(parts, default=1.0)
+        for each in members:
+            if each.node in found and (each is not once or asked > UNREAD):
+                del found[each.node]
+        if once.node in found:
+            found[once.node] = min(found[once.node], once.home.runs * (1 - asked))
+    return found
+
+
+def _unread(scope: Elements, inside: set[Node], spare: dict[Node, float]) -> dict[Node, float]:
     """The equations outside of Jacobians of which most is not read, and how often they need not run."""
-    found = {}
+    apart = inside | _drawn(scope)
+    return {node: spare[node] for node in scope.nodes if node in spare and _ordinary(node, scope, apart)}
+
+
+def _drawn(scope: Elements) -> set[Node]:
+    """What random numbers are made by: of fewer of them, others would come out."""
+    found: set[Node] = set()
     for node in scope.nodes:
-        if _ordinary(node, scope, inside) and extents[node].asked <= UNREAD * extents[node].runs:
-            found[node] = extents[node].runs - extents[node].asked
+        given = [
+            v.node for v in node.operands if v.node.name not in (LITERAL, CONSTANT) and v not in scope.known.arrays
+        ]
+        if node.name in BITS or (given and node.name in APART and all(each in found for each in given)):
+            found.add(node)
     return found
 
 
@@ -178,12 +256,12 @@ def _elsewhere(
     }
     for piece in pieces(list(unread)):
         work = [Work(node, extents[node].runs, unread[node]) for node in piece]
-        if not any(_work(each.cost) for each in work):
+        if not any(_work(each.cost) for each in work if not _moves(each.node, scope)):
             continue  # elements on their way
-        part_read = max(1 - each.spare / each.runs for each in work)
+        part_read = max(extents[node].asked / extents[node].runs for node in piece)
         yield finding(
             THROWN_AWAY, work, whole, f"{described(piece)} on arrays of which {_at_most(part_read)} is read.",
-            "Take the part that is needed first.",
+            "Take the part that is needed first" + _of_products(piece, scope),
         )  # fmt: skip
     for piece in pieces(list(zero)):
         yield finding(
@@ -193,8 +271,27 @@ def _elsewhere(
         )  # fmt: skip
 
 
+def _moves(node: Node, scope: Elements) -> bool:
+    """Whether an equation only brings elements to their places: as a choice, or a sum of what nowhere meets."""
+    if node.name in SUMS:
+        x, y = (scope.nonzero[v] for v in node.operands)
+        return not (x & y).any()
+    return node.name in ("select_n", "convert_element_type", "reduce_precision")
+
+
+def _of_products(piece: Iterable[Node], scope: Elements) -> str:
+    """What to write where of products of matrices the diagonals are read."""
+    products = [
+        scope.asked[v] for node in piece if node.name == "dot_general" for v in node.outputs if v in scope.asked
+    ]
+    diagonal = any(of_a_diagonal(mask) and mask.sum() > 1 for mask in products)
+    return ': jnp.einsum("ij,ji->i", a, b) is the diagonal of a @ b.' if diagonal else "."
+
+
 def _at_most(part_read: float) -> str:
-    return f"at most {part_read:.0%}" if part_read else "nothing"
+    if not part_read:
+        return "nothing"
+    return "less than 1%" if part_read < 0.005 else f"at most {part_read:.0%}"
 
 
 def _of_zero(node: Node, scope: Elements) -> bool:
