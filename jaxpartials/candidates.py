@@ -5,7 +5,7 @@ A first estimate, the number of passes and what one costs, says which are worth 
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxpartials import _jax
@@ -50,10 +50,10 @@ class Wanted:
     partial: Partial
     blocks: Sequence[Block]
     lanes: frozenset[str] = frozenset()
-    apart: frozenset[str] = frozenset()
+    apart: Mapping[str, float] = field(default_factory=dict)  # names that one reverse pass keeps apart
     notes: list[str] = field(default_factory=list)
     siblings: Sequence[Sequence[int]] = ()  # by slot, the input leaves that one reverse pass serves together
-    prospects: list[tuple[float, float, Candidate]] = field(default_factory=list)
+    prospects: list[tuple[float, Candidate]] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
 
 
@@ -79,7 +79,7 @@ def build(deriver: Deriver, want: Wanted, limit: float) -> None:
     if order >= AT_ONCE:
         _build_at_once(deriver, want)
     most = 1 + len(want.choices) if want.choices else MOST.get(order, 3)
-    for estimate, weight, candidate in want.prospects:
+    for estimate, candidate in want.prospects:
         if estimate > limit * best:
             break
         if len(want.choices) >= most and estimate >= best:
@@ -93,9 +93,9 @@ def build(deriver: Deriver, want: Wanted, limit: float) -> None:
                 unexplained = unexplained or not explained
         if refusal is None:
             values = settle(deriver.graph, [value for value, _ in built])
-            passes = _total(want, candidate, [count for _, count in built])
+            passes = int(_total(want, candidate, [count for _, count in built]))
             want.choices.append(Choice(candidate, values, passes, cost_of(values)))
-            best = min(best, weight * max(1, passes))
+            best = min(best, estimate)
         elif refusal not in refused:
             refused.append(refusal)
     want.notes += refused
@@ -121,29 +121,30 @@ def _build_at_once(deriver: Deriver, want: Wanted) -> None:
         want.choices.append(Choice(candidate, values, sum(count for _, count in built), cost_of(values)))
 
 
-def _apart(deriver: Deriver, want: Wanted, siblings: Sequence[Sequence[int]]) -> frozenset[str]:
-    """The output's axis names that a reverse pass keeps apart, whichever wrt it is by."""
-    kept = {name for name in want.blocks[0].output_labels if isinstance(name, str)} - want.lanes
+def _apart(deriver: Deriver, want: Wanted, siblings: Sequence[Sequence[int]]) -> dict[str, float]:
+    """The output's axis names that a reverse pass keeps apart, whichever wrt it is by, and its work in passes."""
+    found = {name: 1.0 for name in want.blocks[0].output_labels if isinstance(name, str) and name not in want.lanes}
     try:
         for block in want.blocks:
             for slot in range(want.partial.order):
-                kept &= deriver.keeps_apart(block, slot, siblings[slot]) if kept else kept
+                kept = deriver.keeps_apart(block, slot, siblings[slot]) if found else {}
+                found = {name: max(work, kept[name]) for name, work in found.items() if name in kept}
     except _jax.REFUSALS:  # no reverse mode
-        return frozenset()
-    return frozenset(kept)
+        return {}
+    return found
 
 
 def limit_of(order: int) -> float:
     return PROSPECTS.get(order, 1.4)
 
 
-def _prospects(want: Wanted) -> list[tuple[float, float, Candidate]]:
-    """Candidates with a first estimate of their cost, at best, and the weight of one pass; cheapest first."""
+def _prospects(want: Wanted) -> list[tuple[float, Candidate]]:
+    """Candidates with a first estimate of their cost, cheapest first."""
     found = []
     for candidate in candidates(want.partial):
         weight = math.prod(PASS_COST[stage.mode] for stage in candidate)
         counts = [count_passes(block, candidate, want.lanes, want.apart) for block in want.blocks]
-        found.append((weight * max(1, _total(want, candidate, counts)), weight, candidate))
+        found.append((weight * max(1.0, _total(want, candidate, counts)), candidate))
     return sorted(found, key=lambda found: found[0])
 
 
@@ -167,9 +168,9 @@ def candidates(partial: Partial) -> Iterator[Candidate]:
             yield tuple(Stage(mode, slot) for mode, slot in zip(modes, slots, strict=True))
 
 
-def _total(want: Wanted, candidate: Candidate, counts: Sequence[int]) -> int:
+def _total(want: Wanted, candidate: Candidate, counts: Sequence[float]) -> float:
     """Directions pushed and pulled for all blocks; one reverse pass serves all leaves at its slot."""
-    dearest: dict[tuple, int] = {}
+    dearest: dict[tuple, float] = {}
     last = max((i for i, stage in enumerate(candidate) if stage.mode == REVERSE), default=-1)
     for block, count in zip(want.blocks, counts, strict=True):
         # All leaves of the last reverse pass come out of it together; every other stage is one leaf's own.

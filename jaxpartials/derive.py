@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpartials import _jax
+from jaxpartials.graph.cost import cost_of
 from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.graph import LITERAL, Graph, Node, Value, dependents, frontier, is_zero, reach
 from jaxpartials.graph.trace import extend
@@ -114,15 +115,26 @@ class Deriver:
             pulled = self._substitute(pulled, symbol, ones)
         return self._select(pulled, slot_labels)
 
-    def keeps_apart(self, block: Block, slot: int, siblings: Sequence[int]) -> frozenset[str]:
-        """The output's axis names that one reverse pass by the wrt at `slot` keeps apart."""
+    def keeps_apart(self, block: Block, slot: int, siblings: Sequence[int]) -> dict[str, float]:
+        """The output's axis names that one reverse pass by the wrt at `slot` keeps apart, and its work in passes.
+
+        Lanes that meet only at the end cost no more apart than together: one pass. Outputs that share all hidden layers
+        meet long before, and from there on there is a pass for each.
+        """
         value, labels = self.output(block)
         symbol = self._symbol(("c", value.shape, str(value.dtype), 0), value)
         pulled = self._vjp(value, [self.inputs[i] for i in siblings], symbol).get(self.inputs[block.wrt[slot]])
         names = [name for name in labels if name not in block.wrt_labels[slot] and block.sizes[name] > 1]
         if pulled is None:
-            return frozenset(names)
-        return frozenset(n for n in names if self._separate(pulled, symbol, labels.index(n)) is not None)
+            return dict.fromkeys(names, 1.0)
+        forward, once = cost_of([value]).flops, cost_of([pulled]).flops
+        found = {}
+        for name in names:
+            apart = self._separate(pulled, symbol, labels.index(name))
+            if apart is not None:
+                further = (cost_of([apart[0]]).flops - once) / max(once - forward, 1.0)
+                found[name] = min(max(1.0 + further, 1.0), float(block.sizes[name]))
+        return found
 
     def _separate(self, value: Value, symbol: Value, axis: int) -> tuple[Value, int] | None:
         key = ("apart", value, symbol, axis)
@@ -315,20 +327,24 @@ class Deriver:
         return extend(self.graph, lambda a: contract(a, labels, block.result), [value])
 
 
-def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apart: frozenset[str]) -> int:
-    """How many directions a candidate pushes and pulls for one block; one reverse pass serves the names in `apart`."""
+def count_passes(block: Block, candidate: Candidate, lanes: frozenset[str], apart: Mapping[str, float]) -> float:
+    """The directions that a candidate pushes and pulls for one block; names in `apart` take so many in one reverse
+    pass."""
     summed, seeds = summed_labels(block), wrt_seeds(block, lanes)
     labels: Sequence[Label] = tuple(dict.fromkeys(a for a in block.output_labels if isinstance(a, str)))
     names: set[str] = set()
+    kept: set[str] = set()
     for stage in candidate:
         slot_labels = block.wrt_labels[stage.slot]
         if stage.mode == FORWARD:
             names |= set(seeds[stage.slot].directions)
         else:
             seed = Seed(tuple(output_seed(label, slot_labels, block, lanes, summed) for label in labels))
-            names |= set(seed.directions) - (apart - set(slot_labels))
+            together = {name for name in seed.directions if name in apart and name not in slot_labels}
+            kept |= together
+            names |= set(seed.directions) - together
             labels = tuple(dict.fromkeys(a for a in slot_labels if isinstance(a, str)))
-    return math.prod(block.sizes[name] for name in names)
+    return math.prod(block.sizes[name] for name in names) * math.prod(apart[name] for name in kept - names)
 
 
 @dataclass

@@ -117,7 +117,7 @@ def plan(
     for want in wanted:
         prepare(deriver, want)
     # To trace a loop backwards takes long, and helps only where something is to be had backwards at less cost.
-    first = [want.prospects[0][2] for want in wanted if want.prospects]
+    first = [want.prospects[0][1] for want in wanted if want.prospects]
     forward = all(stage.mode == FORWARD for candidate in first for stage in candidate)
     nodes = list(all_nodes(deriver.outputs))
     narrow = forward and any(node.bodies for node in nodes) and not any(node.name in ONE_WAY for node in nodes)

@@ -159,3 +159,27 @@ def test_a_sum_over_few_directions_is_taken_all_at_once():
     for spec in ("u[b]/X[b,0]^4 -> b", "u[b]/X[b,i]^2 -> b"):
         (partial,) = jp.partials(lambda params, X: mlp(params, X), spec).plan(PARAMS, X).partials
         assert not any(mode.startswith("Taylor") for mode, _ in partial.considered)
+
+
+@pytest.mark.parametrize("sizes", [(4, 64, 64, 64, 40), (8, 256, 256), (3, 16, 100)])
+def test_outputs_that_share_hidden_layers_are_no_lanes_of_one_reverse_pass(sizes):
+    """In reverse each of them has a pass of its own through the layers they share; inputs are few."""
+    params = parameters(*sizes)
+
+    def net(x):
+        for w, b in params:
+            x = jnp.tanh(x @ w + b)
+        return x
+
+    x = np.linspace(0.1, 1, sizes[0]).astype(np.float32)
+    for spec, order in (("y/x", 1), ("y/x^2", 2)):
+        plan = jp.partials(lambda x: {"y": net(x)}, spec).plan(x)
+        assert plan.partials[0].mode == ("forward x" if order == 1 else "forward x^2")
+        by_hand = jp.simplify(jax.jacfwd(net) if order == 1 else jax.jacfwd(jax.jacfwd(net))).stats(x)
+        assert plan.cost.flops <= 1.02 * by_hand.after.cost.flops
+
+
+def test_outputs_that_share_nothing_are_one_reverse_pass():
+    fn = lambda params, X: mlp(params, X)
+    (partial,) = jp.partials(fn, "u/params").plan(PARAMS, X).partials
+    assert (partial.mode, partial.passes) == ("reverse params", 1)
