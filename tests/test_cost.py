@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxpartials.graph.cost import ASSUMED_TRIPS, COSTS, Cost, cost, cost_of
+from jaxpartials.graph.cost import COSTS, Cost, cost, cost_of
 from jaxpartials.graph.trace import trace
+from jaxpartials.graph.trips import ASSUMED_TRIPS
 
 pytestmark = pytest.mark.usefixtures("optimised")
 

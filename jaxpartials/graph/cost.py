@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxpartials.graph.graph import LEAVES, Graph, Node, Value, reach
-from jaxpartials.graph.trips import ASSUMED_TRIPS as ASSUMED_TRIPS
 from jaxpartials.graph.trips import counted_trips, trips
 
 # Operations per second, bytes per second and seconds per turn of a loop: JAX 0.12, float32, two CPU cores,

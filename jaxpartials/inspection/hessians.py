@@ -1,14 +1,12 @@
-"""Hessians of which more is computed than is needed, and what it costs to take what is.
+"""Hessians of which the diagonal alone is needed, and what it costs to take that.
 
 Nearly every product of a Hessian is needed for its diagonal, too. But to push n directions forward twice, which gives
-one entry of the diagonal for each, takes about half the work of n products of the Hessian with a vector. And of a
-Hessian that is pushed forward twice, each pair of directions is needed in one order only. That a value is the Hessian
-of a function is proved: the function is differentiated again, in the same way, and what comes out has an equal in the
-program. What is needed of it costs what `partials` takes for it.
+one entry of the diagonal for each, takes about half the work of n products of the Hessian with a vector. That a value
+is the Hessian of a function is proved: the function is differentiated again, in the same way, and what comes out has an
+equal in the program. Its diagonal costs what `partials` takes for it.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,24 +59,6 @@ def diagonals(
         saved=runs * saved,
     )  # fmt: skip
     return found, twice
-
-
-def is_cheaper_at_once(traced: Graph, inner: Basis, outer: Basis) -> bool:
-    """Whether `partials` takes a Hessian that is pushed forward twice in fewer operations."""
-    if MAPPED in outer.before or traced.effects:
-        return False
-    taken, n = _rederivable(traced), inner.directions
-    sizes = {math.prod(v.shape) for v in inner.ends}
-    moved = [*inner.nodes, *outer.nodes]
-    for value in _values(traced, moved, outer.before, lambda v: math.prod(v.shape) * n * n in sizes):
-        for x in _inputs(traced, value, outer, ()):
-            made = taken.extend(_pushed_twice(value, x, traced.inputs), [x])
-            here = taken.here(made[0]) if made else None
-            new = None if here is None else _planned(taken, value, x, "u/x0^2")
-            if here is not None and new is not None:
-                before, after = _costs(taken, {here: new})
-                return after.flops + after.transcendentals <= WORTH * (before.flops + before.transcendentals)
-    return False
 
 
 def _rederivable(traced: Graph) -> Rederivable:
@@ -158,15 +138,6 @@ def _inputs(traced: Graph, value: Value, basis: Basis, lanes: tuple[int, ...]) -
         and v.shape == (*lanes, basis.directions)
         and names(v.node) == basis.before[: len(names(v.node))]
     ][:MOST_VALUES]
-
-
-def _pushed_twice(value: Value, x: Value, inputs: Sequence[Value]):
-    """The Hessian, forward over forward."""
-
-    def run(moving, fixed):
-        return [jax.jacfwd(jax.jacfwd(lambda here: at(value, [x], [here], inputs, fixed)))(*moving)]
-
-    return run
 
 
 def _hessian(value: Value, x: Value, inputs: Sequence[Value], slope: Callable[..., Any]):

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxpartials.graph.cost import ASSUMED_TRIPS
 from jaxpartials.graph.graph import Graph, Node, Value
+from jaxpartials.graph.trips import trips
 from jaxpartials.inspection.bases import Basis, bases
 from jaxpartials.inspection.elements import Known, Mask, compressed, everywhere, needed, nonzero, part, read
 from jaxpartials.inspection.liveness import Liveness, is_call
@@ -76,7 +76,7 @@ class Elements:
             found = self._turned(node, given[len(test) : fixed], given[fixed:], [])
             carried = [(mask, None) for mask in found]
             tested = Elements(node.bodies[0], self.live, [*test, *carried])
-            self.inside[node] = [(tested, ASSUMED_TRIPS), *self.inside[node]]
+            self.inside[node] = [(tested, trips(node)), *self.inside[node]]
             return found
         fixed, carries = node.params["num_consts"], node.params["num_carry"]
         rows: list[Given] = [(np.asarray(mask.any(axis=0)), None) for mask, _ in given[fixed + carries :]]
@@ -101,7 +101,7 @@ class Elements:
             if _same(carried, after):
                 break
             carried = after if turn < ROUNDS - 2 else [everywhere(v) for v in node.outputs[: len(carried)]]
-        self.inside[node] = [(body, float(node.params.get("length", ASSUMED_TRIPS)))]
+        self.inside[node] = [(body, float(turns(node)))]
         stacked = [body.of_output(i)[None] for i in range(len(carried), len(node.outputs))]
         return [*after, *stacked]
 

@@ -10,29 +10,24 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from jaxpartials.graph.cost import Cost, cost
-from jaxpartials.graph.graph import Graph, Node, Value
+from jaxpartials.graph.graph import Node, Value
 from jaxpartials.inspection.bases import FORWARD, Basis
 from jaxpartials.inspection.finding import THROWN_AWAY, Finding, Work, finding
-from jaxpartials.inspection.hessians import WORTH, is_cheaper_at_once
+from jaxpartials.inspection.hessians import WORTH
 from jaxpartials.inspection.regions import Extent
 from jaxpartials.structure.normal_form import NormalForms
 
 
 def told(
-    traced: Graph, basis: Basis, bases: Sequence[Basis], images: Mapping[Value, Value],
-    extents: Mapping[Node, Extent], whole: Cost,
-) -> Finding | None:  # fmt: skip
+    basis: Basis, bases: Sequence[Basis], images: Mapping[Value, Value], extents: Mapping[Node, Extent], whole: Cost
+) -> Finding | None:
     """The finding on a Hessian of which `basis` makes the inner directions, computed whole; `images` are its values
-    once equal equations are one. Only where a way is known that takes less."""
+    once equal equations are one. Only where the pairs by themselves take less."""
     n, outer = basis.directions, _around(basis, bases)
     if outer is None or not _symmetric(basis, outer, images):
         return None
     pairs = {node for node in (*outer.nodes, *outer.deep) if node in extents} & {*basis.nodes, *basis.deep}
-    if _is_cheaper_pair_by_pair(basis, outer, pairs, extents):
-        advice = "Push the pairs i <= j alone, in one jax.vmap over jnp.triu_indices; of few outputs take jax.hessian."
-    elif is_cheaper_at_once(traced, basis, outer):
-        advice = 'jaxpartials.partials(f, "y/x^2") takes each pair once, in fewer operations.'
-    else:
+    if not _is_cheaper_pair_by_pair(basis, outer, pairs, extents):
         return None
     work = [
         Work(node, extents[node].runs, extents[node].runs * (n - 1) / (2 * n))
@@ -41,7 +36,8 @@ def told(
     ]
     return finding(
         THROWN_AWAY, work, whole,
-        f"A symmetric Hessian computed whole: of {n} x {n} pairs of directions, {n * (n + 1) // 2} differ.", advice,
+        f"A symmetric Hessian computed whole: of {n} x {n} pairs of directions, {n * (n + 1) // 2} differ.",
+        "Push the pairs i <= j alone, in one jax.vmap over jnp.triu_indices; of few outputs take jax.hessian.",
     )  # fmt: skip
 
 

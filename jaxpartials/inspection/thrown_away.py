@@ -47,7 +47,7 @@ def thrown_away(program: Program, whole: Cost) -> list[Finding]:
             inside |= {*basis.nodes, *basis.deep}
             found = _of_basis(basis, scope, extents, whole)
             if found is None:
-                found = symmetry.told(scope.graph, basis, scope.bases, images.get(scope.graph, {}), extents, whole)
+                found = symmetry.told(basis, scope.bases, images.get(scope.graph, {}), extents, whole)
             if found is not None:
                 told[basis] = found
         alone = diagonals(scope.graph, scope.bases, scope.asked, runs, whole)

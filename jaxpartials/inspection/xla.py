@@ -11,8 +11,9 @@ the same.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from jaxpartials.graph.cost import ASSUMED_TRIPS, Cost, cost
+from jaxpartials.graph.cost import Cost, cost
 from jaxpartials.graph.graph import Graph
+from jaxpartials.graph.trips import ASSUMED_TRIPS
 from jaxpartials.inspection.balance import DOT, PLAIN, WHOLE, Balance, Key, flat, key_of, size
 from jaxpartials.inspection.checkpoints import Repetition, repetitions
 from jaxpartials.inspection.compiled_cost import compiled_cost
