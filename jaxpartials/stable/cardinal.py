@@ -79,7 +79,7 @@ def _nth_sinc_of_radians(orders: Orders, x: jax.Array) -> jax.Array:
     a = jnp.abs(x)
     if n == 0:
         # The sine of inf is nan.
-        return jnp.where(a < 1e-6, 1, jnp.where(a < jnp.inf, jnp.sin(a), 0) / a)
+        return jnp.where(_rounds_to_zero(a), 1, jnp.where(a < jnp.inf, jnp.sin(a), 0) / a)
     near = _series(n, a, _sinc_terms, 1)
     sine, cosine = sin_cos(radians(a))
     h = _sinc_recurrence(n, sine, cosine, _inverse(a, Fraction(1)))
@@ -121,7 +121,7 @@ def _nth_cosc(orders: Orders, x: jax.Array) -> jax.Array:
     inverse = 1 / a
     if n == 0:
         t = jnp.where(a < jnp.inf, jnp.sin(a / 2), 0) * inverse
-        return jnp.where(a < 1e-6, 0.5, 2 * t * t)
+        return jnp.where(_rounds_to_zero(a), 0.5, 2 * t * t)
     near = _series(n, a, _cosc_terms, 1)
     sine, cosine = sin_cos(radians(a / 2))
     m = _cosc_recurrence(n, sine, cosine, _inverse(a, Fraction(1)))
@@ -135,6 +135,11 @@ def _nth_cosc(orders: Orders, x: jax.Array) -> jax.Array:
         )
         near = jnp.where(a <= 1, near, middle)
     return _parity(n, x, jnp.where(a <= _edge(n, x.dtype), near, m * inverse * inverse))
+
+
+def _rounds_to_zero(a: jax.Array) -> jax.Array:
+    """Where f(a) is f(0): f loses less than a² there. Of subnormal numbers XLA makes 0, and 0/0."""
+    return a < float(jnp.finfo(a.dtype).eps)
 
 
 def _sinc_recurrence(n: int, sine: Pair, cosine: Pair, inverse: Pair) -> jax.Array:

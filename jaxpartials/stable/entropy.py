@@ -168,16 +168,16 @@ def _nth_kl_div(orders: Orders, x: jax.Array, y: jax.Array) -> jax.Array:
     if orders == (1, 0):
         return _within((x >= 0) & (y >= 0), log_ratio(x, y))
     if orders == (0, 1):
-        return _within((x >= 0) & (y >= 0), jnp.where(x == 0, 1, jnp.where(y == jnp.inf, 1 - x / y, (y - x) / y)))
+        return _within((x >= 0) & (y >= 0), jnp.where(x == 0, 1, jnp.where(y == jnp.inf, 1 - x / y, -_excess(x, y))))
     return _higher(orders, x, y)
 
 
 def _higher(orders: Orders, x: jax.Array, y: jax.Array) -> jax.Array:
     """∂xⁱ∂yʲ of x log x − x log y, for i ≥ 2 or j ≥ 1."""
     i, j = orders
-    if i and j and i + j > 2 and i > 1:
-        return jnp.zeros_like(x)
     inside = (x >= 0) & (y >= 0)
+    if i > 1 and j:
+        return _within(inside, jnp.zeros_like(x))
     x, y = jnp.abs(x), jnp.abs(y)
     if j:
         return _within(inside, _minus_x_log_y(orders, x, y, 1))
@@ -218,15 +218,23 @@ def log_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     scaled = (x * by_x) / (y * by_y)
     far = jnp.log(scaled) + jnp.where(large, 1, jnp.where(small, -1, 0)).astype(x.dtype) * (2 * step * math.log(2))
     far = jnp.where(jnp.isinf(x) | jnp.isinf(y), jnp.log(ratio), far)
-    near = jnp.log1p((x - y) / y)
+    near = jnp.log1p(_excess(x, y))
     value = jnp.where(jnp.abs(ratio - 1) < 0.5, near, far)
     return jnp.where(x == 0, -jnp.inf, value)
+
+
+def _excess(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x/y − 1, for x ≥ 0 and y ≥ 0."""
+    # The difference of small numbers must not underflow.
+    up = jnp.where(jnp.maximum(x, y) < 1, 2.0**64, 1.0).astype(x.dtype)
+    x, y = x * up, y * up
+    return (x - y) / y
 
 
 def _one_plus_log_ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     """1 + log(x/y)."""
     # The products of parts must not underflow.
-    up = jnp.where(y < 1, 2.0**32, 2.0**-32).astype(x.dtype)
+    up = jnp.where(y < 1, 2.0 ** (jnp.finfo(x.dtype).maxexp // 2), 2.0**-32).astype(x.dtype)
     x_up, y_up = x * up, y * up
     first, second, third = (jnp.broadcast_to(part, x.shape) for part in _in_parts(E, x.dtype))
     product, rest = two_product(x_up, first)

@@ -6,6 +6,7 @@ formula of its own. Every order is then as accurate as its own formula.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
+from jaxpartials._jax import with_weakness
 from jaxpartials.errors import StableError
 
 Orders = tuple[int, ...]
@@ -63,8 +65,10 @@ def family(name: str, nth: Nth, *, complex: Callable[..., jax.Array] | None = No
                 raise StableError(
                     f"{name} takes real numbers, and got {described(*xs)}. Take its real part or absolute value first."
                 )
-            return complex(*arrays)
-        return member((0,) * len(arrays), *arrays).astype(dtype)
+            value = complex(*arrays)
+        else:
+            value = member((0,) * len(arrays), *arrays).astype(dtype)
+        return with_weakness(value, gives_way(*xs))
 
     return f
 
@@ -76,11 +80,9 @@ def raised(orders: Orders, k: int) -> Orders:
 
 def promoted(name: str, *xs: ArrayLike) -> tuple[tuple[jax.Array, ...], jnp.dtype]:
     """The arguments in one shape and the dtype to compute in, and the dtype of the result."""
+    dtype = common_dtype(name, *xs)
     try:
-        dtype = jnp.result_type(*xs, float)
         shape = jnp.broadcast_shapes(*map(jnp.shape, xs))
-    except TypeError as error:
-        raise StableError(f"{name} takes arrays of numbers, and got {described(*xs)}.") from error
     except ValueError as error:
         raise StableError(
             f"{name} got shapes that do not broadcast: {described(*xs)}. Add axes of length 1 (x[:, None]), or vmap it."
@@ -90,8 +92,42 @@ def promoted(name: str, *xs: ArrayLike) -> tuple[tuple[jax.Array, ...], jnp.dtyp
     return tuple(jnp.broadcast_to(jnp.asarray(x, wide), shape) for x in xs), dtype
 
 
+def common_dtype(name: str, *xs: ArrayLike) -> jnp.dtype:
+    """The dtype of the result: that of the arguments together, a float or complex one."""
+    try:
+        dtype = jnp.result_type(*xs, float)
+        # None counts as a float to `result_type`.
+        if any(x is None for x in xs) or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"no dtype of numbers: {dtype}")
+    except (TypeError, ValueError) as error:
+        raise StableError(f"{name} takes arrays of numbers, and got {described(*xs)}.") from error
+    return dtype
+
+
+def positions(name: str, axis: Any, x: jax.Array, refusal: str | None = None) -> tuple[int, ...]:
+    """The axes as positions from the front; None: all. One axis is an integer of any kind, several a sequence.
+
+    Args:
+        refusal: what is said where x has no such axis.
+    """
+    if axis is None:
+        return tuple(range(x.ndim))
+    try:
+        several: tuple[Any, ...] = tuple(axis) if isinstance(axis, tuple | list | range) else (axis,)
+        found = tuple(range(x.ndim)[operator.index(k)] for k in several)
+    except (TypeError, IndexError) as error:
+        unknown = f"{name} got axis={axis!r} for an array of {x.ndim} axes. Count them from 0, or from -1 backwards."
+        raise StableError(refusal or unknown) from error
+    if len(set(found)) < len(found):
+        raise StableError(f"{name} got axis={axis!r} for {described(x)}, which names an axis twice. Name each once.")
+    return found
+
+
+def gives_way(*xs: ArrayLike) -> bool:
+    """Whether the dtype of what is computed elementwise from these gives way to others, as that of Python numbers."""
+    return jax.dtypes.result_type(*xs, return_weak_type_flag=True)[1]
+
+
 def described(*xs: Any) -> str:
     """Shapes and dtypes, for errors."""
-    return ", ".join(
-        f"{jnp.result_type(x)}{list(jnp.shape(x))}" if hasattr(x, "shape") else f"{type(x).__name__} {x!r}" for x in xs
-    )
+    return ", ".join(f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__} {x!r}" for x in xs)

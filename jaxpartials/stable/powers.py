@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxpartials._jax import with_weakness
 from jaxpartials.stable import errorfree
-from jaxpartials.stable.family import Orders, family
+from jaxpartials.stable.family import Orders, common_dtype, family, gives_way
 from jaxpartials.stable.polynomials import Coefficients, derivative, horner, times
 
 
@@ -51,8 +52,16 @@ def power(x: ArrayLike, y: ArrayLike) -> jax.Array:
     Source: NIST Digital Library of Mathematical Functions, 4.2(iv).
     """
     if isinstance(y, int | float | np.integer | np.floating) and not np.iscomplexobj(x):
-        return _known_power(float(y))(x)
+        return _known_power(float(y))(_promoted_base(x, y))
     return _power(x, y)
+
+
+def _promoted_base(x: ArrayLike, y: ArrayLike) -> ArrayLike:
+    """x in the dtype of x^y, for an exponent of which only the value is kept."""
+    dtype, weak = common_dtype("power", x, y), gives_way(x, y)
+    if dtype == common_dtype("power", x) and weak == gives_way(x):
+        return x
+    return with_weakness(jnp.asarray(x, dtype), weak)
 
 
 @functools.cache

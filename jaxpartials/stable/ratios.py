@@ -6,14 +6,18 @@ result does. The factors are multiplied by reciprocals, not divided: XLA turns (
 overflow.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from jaxpartials.stable.family import Orders, family, promoted
+from jaxpartials._jax import with_weakness
+from jaxpartials.stable.family import Orders, family, gives_way, promoted
 
 
 def divide(x: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -28,7 +32,9 @@ def divide(x: ArrayLike, y: ArrayLike) -> jax.Array:
     True
 
     A cotangent g is multiplied in so that g·x/y² does not overflow or underflow on the way, either, where x/y is
-    representable: that of log(x/y) is 1/y even where x/y² is outside the range, if y/x is in it.
+    representable: that of log(x/y) is 1/y even where x/y² is outside the range, if y/x is in it. Forwards, an argument
+    that is held has no part in the derivative; a tangent that is computed to be 0, as that by x in the columns of
+    `jax.jacfwd` by (x, y), gives nan with an infinite derivative, 0·inf, as that of `jnp.divide` does.
 
     Args:
         x: real or complex, of shapes that broadcast.
@@ -48,7 +54,7 @@ def divide(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """
     arrays, dtype = promoted("divide", x, y)
     of = _complex_ratio if jnp.issubdtype(dtype, jnp.complexfloating) else _ratio
-    return of(*arrays).astype(dtype)
+    return with_weakness(of(*arrays).astype(dtype), gives_way(x, y))
 
 
 @jax.custom_jvp
@@ -59,14 +65,19 @@ def _ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(by), by, x) / by
 
 
-@_ratio.defjvp
+@functools.partial(_ratio.defjvp, symbolic_zeros=True)
 def _ratio_tangent(xs, dxs):
     (x, y), (dx, dy) = xs, dxs
-    s = downscale(y)
-    # 1/y alone would be subnormal for the largest y.
-    by_x = (dx * s) * _reciprocal(y * s)
-    by_y = (dy * _over_square(x, y)) * _unit(x, y)
-    return _ratio(x, y), by_x - by_y
+    terms = []
+    # Where an argument is held, its term is left out: 0 times a derivative that is infinite would be nan.
+    if not isinstance(dx, SymbolicZero):
+        s = downscale(y)
+        # 1/y alone would be subnormal for the largest y.
+        terms.append((dx * s) * _reciprocal(y * s))
+    if not isinstance(dy, SymbolicZero):
+        terms.append(-((dy * _over_square(x, y)) * _unit(x, y)))
+    value = _ratio(x, y)
+    return value, functools.reduce(operator.add, terms) if terms else jnp.zeros_like(value)
 
 
 def downscale(y: jax.Array) -> jax.Array:

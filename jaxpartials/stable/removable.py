@@ -142,7 +142,10 @@ def _nth_log1prel(orders: Orders, x: jax.Array) -> jax.Array:
     known = horner(tuple(1 / (k + 1) if k % 2 == 0 else 0.0 for k in range(n)), z) * z
     far = 0.5 * jnp.log1p(outer) - known
     raised = _power(z, n + 1) * rational + far
-    far = sign * raised * _power(1 / outer, n + 1)
+    far, r = sign * raised, 1 / outer
+    for _ in range(n + 1):
+        # In this order the partial products of large x decrease; rⁿ⁺¹ alone would be subnormal before the result is.
+        far = far * r
     value = jnp.where(inside, near, far)
     return jnp.where(x == -1, sign * jnp.inf, jnp.where(x == jnp.inf, 0, value))
 

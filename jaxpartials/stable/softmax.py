@@ -9,6 +9,7 @@ is left of pₖ is then the sum of the others, which loses nothing. All orders a
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,10 +18,10 @@ from jax.typing import ArrayLike
 
 from jaxpartials.errors import StableError
 from jaxpartials.stable.errorfree import two_sum
-from jaxpartials.stable.family import described, promoted
+from jaxpartials.stable.family import described, positions, promoted
 
 Axes = tuple[int, ...]
-Axis = int | tuple[int, ...] | None
+Axis = int | Sequence[int] | None
 
 
 def logsumexp(
@@ -65,9 +66,12 @@ def logsumexp(
     arrays, dtype = promoted("logsumexp", *([a] if b is None else [a, b]))
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return jax.nn.logsumexp(a, axis, b, keepdims, return_sign, where)
-    axes = normalised("logsumexp", axis, arrays[0].ndim)
+    axes = positions("logsumexp", axis, arrays[0])
     exponents = masked(arrays[0], where)
     factors = None if b is None else arrays[1] if where is None else jnp.where(where, arrays[1], 0)
+    if factors is not None:
+        # 0·nan would be nan; what is finite counts for the derivative by its factor.
+        exponents = jnp.where((factors == 0) & jnp.isnan(exponents), -jnp.inf, exponents)
     value = _logsumexp(axes, exponents, factors)
     sign = jnp.ones_like(value) if factors is None else _sign(axes, exponents, factors)
     if not return_sign:
@@ -147,17 +151,7 @@ def real(name: str, axis: Axis, *xs: ArrayLike) -> tuple[tuple[jax.Array, ...], 
         raise StableError(
             f"{name} takes real numbers, and got {described(*xs)}. Take its real part or absolute value first."
         )
-    return arrays, dtype, normalised(name, axis, arrays[0].ndim)
-
-
-def normalised(name: str, axis: Axis, ndim: int) -> Axes:
-    """The axes as positions from the front."""
-    axes = tuple(range(ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    if any(not -ndim <= k < ndim for k in axes):
-        raise StableError(
-            f"{name} got axis={axis} for an array of {ndim} axes. Count them from 0, or from −1 backwards."
-        )
-    return tuple(k % ndim for k in axes)
+    return arrays, dtype, positions(name, axis, arrays[0])
 
 
 def masked(x: jax.Array, where: ArrayLike | None) -> jax.Array:
@@ -165,6 +159,8 @@ def masked(x: jax.Array, where: ArrayLike | None) -> jax.Array:
     return x if where is None else jnp.where(where, x, -jnp.inf)
 
 
+# Compiled, for no nan of inf − inf, which the selections drop, to be seen by `jax_debug_nans`.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def relative(axes: Axes, a: jax.Array, b: jax.Array | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The largest element m of those that count, a − m, and exp(a − m)."""
     counted = a if b is None else jnp.where(b == 0, -jnp.inf, a)

@@ -19,7 +19,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxpartials.errors import StableError
-from jaxpartials.stable.family import promoted
+from jaxpartials.stable.family import positions, promoted
 from jaxpartials.stable.radii import hypot
 from jaxpartials.stable.vectors import near_power_of_two
 
@@ -53,7 +53,7 @@ def var(
     Args:
         a: any shape; complex numbers give the sum of the variances of both parts.
         axis: as in `jax.numpy.var`.
-        dtype: as `axis`.
+        dtype: in which it is computed, and that of the result: a float, or complex.
         keepdims: as `axis`.
         ddof: what is taken from the number of elements; one of them.
         correction: as `ddof`.
@@ -66,7 +66,8 @@ def var(
         is exactly 0. Where N is not positive, and where an element is inf or nan, it is nan.
 
     Raises:
-        StableError: if a is no array of numbers, or `out` or `mean` is given, or ddof beside correction.
+        StableError: if a is no array of numbers, `axis` or `dtype` does not fit it, `out` or `mean` is given, or ddof
+            beside correction.
 
     Source: T. F. Chan, G. H. Golub, R. J. LeVeque, Algorithms for computing the sample variance, Amer. Statist. 37
     (1983).
@@ -127,16 +128,30 @@ def std(
 def _apply(name, of, joined, a, axis: Axis, dtype: Any, keepdims: bool, where: Any, correction: float) -> jax.Array:
     (array,), result = promoted(name, a)
     if dtype is not None:
-        result = jnp.dtype(dtype)
+        result = _wanted(name, dtype, array)
         array = array.astype(jnp.promote_types(result, jnp.float32))
-    axes = _axes(array, axis)
+    unknown = f"axis {axis!r} is not one of the axes of an array of shape {array.shape}."
+    axes = positions(name, axis, array, unknown)
     mask = None if where is None else jnp.broadcast_to(jnp.asarray(where, bool), array.shape)
     if jnp.iscomplexobj(array):
         value = joined(of(axes, correction, array.real, mask), of(axes, correction, array.imag, mask))
-        result = jnp.finfo(result).dtype
+        result = jnp.finfo(result).dtype if dtype is None else result
     else:
         value = of(axes, correction, array, mask)
     return (value if keepdims else jnp.squeeze(value, axes)).astype(result)
+
+
+def _wanted(name: str, dtype: Any, a: jax.Array) -> jnp.dtype:
+    """The dtype asked for."""
+    try:
+        wanted = jnp.result_type(dtype)
+    except TypeError as error:
+        raise StableError(f"{name} got dtype={dtype!r}, which is no dtype.") from error
+    if not jnp.issubdtype(wanted, jnp.inexact):
+        raise StableError(f"{name} got dtype={wanted}, and computes in it. Name a float dtype, and round the result.")
+    if jnp.iscomplexobj(a) and not jnp.issubdtype(wanted, jnp.complexfloating):
+        raise StableError(f"{name} got dtype={wanted} for {a.dtype}. Leave it out: the result is real anyway.")
+    return wanted
 
 
 def _correction(name: str, out: Any, mean: Any, ddof: float, correction: float | None) -> float:
@@ -150,16 +165,6 @@ def _correction(name: str, out: Any, mean: Any, ddof: float, correction: float |
     if ddof:
         raise StableError(f"{name} got ddof={ddof!r} and correction={correction!r}, two names of one number. Give one.")
     return correction
-
-
-def _axes(a: jax.Array, axis: Axis) -> Axes:
-    if axis is None:
-        return tuple(range(a.ndim))
-    chosen = (axis,) if isinstance(axis, int) else tuple(axis)
-    try:
-        return tuple(range(a.ndim)[k] for k in chosen)
-    except IndexError as error:
-        raise StableError(f"axis {axis!r} is not one of the axes of an array of shape {a.shape}.") from error
 
 
 # ---- the closed set; axes stay, with length 1

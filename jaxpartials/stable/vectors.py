@@ -16,14 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from jaxpartials.errors import StableError
-from jaxpartials.stable.family import Orders, described, family, promoted
+from jaxpartials.stable.family import Orders, described, family, positions, promoted
 from jaxpartials.stable.radii import hypot
 
 Axes = tuple[int, ...]
+NUMBER = int | float | np.integer | np.floating
 
 
 def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> jax.Array:
@@ -43,7 +45,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None,
         x: any shape, real or complex.
         ord: p ≥ 1; 2 if it is None; inf and −inf for the largest and smallest |xᵢ|, 0 for the number of nonzero ones.
             Matrix norms other than the Frobenius norm are not here.
-        axis: the axis of the vectors; two of them, or None with `ord` None, for the norm over all of these.
+        axis: the axis of the vectors; without `ord`, or with that of Frobenius, several of them, or None: all.
         keepdims: whether the axes remain, with length 1.
 
     Returns:
@@ -62,15 +64,19 @@ def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None,
     G. H. Golub, C. F. Van Loan, Matrix Computations, 2.2.
     """
     (array,), dtype = promoted("norm", x)
-    axes = _axes(array, ord, axis)
-    p = float(2 if ord is None or ord == "fro" else ord)
+    axes = _axes("norm", axis, array)
+    p = _exponent(ord, axes, array)
     if jnp.iscomplexobj(array):
         array = hypot(array.real, array.imag)
         dtype = array.dtype
     if p in (math.inf, -math.inf):
         extreme = jnp.max if p > 0 else jnp.min
         # |x| has the derivative 1 at 0 in JAX.
-        result = extreme(jnp.where(array == 0, 0, jnp.abs(array)), axes, keepdims=keepdims)
+        if p < 0 and array.shape[axes[0]] == 0:
+            raise StableError(f"norm with ord=-inf takes vectors of at least one element, and got {described(array)}.")
+        result = extreme(
+            jnp.where(array == 0, 0, jnp.abs(array)), axes, keepdims=keepdims, initial=0 if p > 0 else math.inf
+        )
     elif p == 0:
         result = jnp.sum(array != 0, axes, keepdims=keepdims, dtype=array.dtype)
     else:
@@ -79,7 +85,7 @@ def norm(x: ArrayLike, ord: Any = None, axis: int | Sequence[int] | None = None,
     return result.astype(dtype)
 
 
-def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] = -1) -> jax.Array:
+def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] | None = -1) -> jax.Array:
     """x/‖x‖, vectors of length 1.
 
     For p = 2, with u = x/‖x‖:   ∂ⱼuᵢ = (δᵢⱼ − uᵢuⱼ)/‖x‖,   and of second order (3uᵢuⱼuₖ − δᵢⱼuₖ − δⱼₖuᵢ − δₖᵢuⱼ)/‖x‖².
@@ -94,7 +100,7 @@ def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] = -1) -> jax
     Args:
         x: real, any shape.
         ord: p ≥ 1, finite.
-        axis: the axis of the vectors, or several.
+        axis: the axis of the vectors, or several; None: all.
 
     Returns:
         x/‖x‖, within 4 ulp; orders 1 and 2 within 8 ulp, order 3 within 16 ulp of the largest derivative of their
@@ -109,12 +115,19 @@ def normalize(x: ArrayLike, ord: Any = 2, axis: int | Sequence[int] = -1) -> jax
     (array,), dtype = promoted("normalize", x)
     if jnp.iscomplexobj(array):
         raise StableError(f"normalize takes real vectors, and got {described(x)}. Divide by `norm(x, keepdims=True)`.")
-    if not (isinstance(ord, int | float) and 1 <= ord < math.inf):
+    if not (isinstance(ord, NUMBER) and 1 <= ord < math.inf):
         raise StableError(f"normalize takes a finite ord of at least 1, and got {ord!r}. The usual one is 2.")
-    return _direction(float(ord), _axes(array, ord, axis), array).astype(dtype)
+    return _direction(float(ord), _axes("normalize", axis, array), array).astype(dtype)
 
 
-def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int = -1) -> jax.Array:
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: int | Sequence[int] | None = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """The cosine of the angle between vectors, x·y/(‖x‖ ‖y‖), as `optax.cosine_similarity`.
 
     With u = x/‖x‖, w = y/‖y‖, c = u·w:   ∂x = (w − c u)/‖x‖,   ∂xy = (1 − w wᵀ − u uᵀ + c u wᵀ)/(‖x‖ ‖y‖).
@@ -128,7 +141,9 @@ def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int =
     Args:
         predictions: real, of shapes that broadcast.
         targets: as `predictions`.
-        axis: the axis of the vectors.
+        epsilon: what smaller squares of norms count as: c is x·y/(√ε ‖y‖) where ‖x‖² < ε.
+        axis: the axis of the vectors, or several; None: all.
+        where: which elements count.
 
     Returns:
         c, within 8 ulp of 1; orders 1 and 2 within 16 ulp, order 3 within 32 ulp of 1/(‖x‖ⁱ ‖y‖ʲ), i + j = n. For
@@ -144,32 +159,48 @@ def cosine_similarity(predictions: ArrayLike, targets: ArrayLike, *, axis: int =
     (x, y), dtype = promoted("cosine_similarity", predictions, targets)
     if jnp.iscomplexobj(x):
         raise StableError(f"cosine_similarity takes real vectors, and got {described(predictions, targets)}.")
-    axes = _axes(x, 2, axis)
-    return jnp.squeeze(_cosine(axes, x, y), axes).astype(dtype)
-
-
-def _axes(x: jax.Array, ord: Any, axis: int | Sequence[int] | None) -> Axes:
-    """The axes that hold one vector."""
-    if axis is None:
-        chosen = tuple(range(x.ndim))
+    if where is not None:
+        x, y = jnp.where(where, x, 0), jnp.where(where, y, 0)
+    axes = _axes("cosine_similarity", axis, x)
+    if isinstance(epsilon, NUMBER) and epsilon == 0:
+        cosine = _cosine(axes, x, y)
     else:
-        try:
-            chosen = (operator.index(axis),) if not isinstance(axis, Sequence) else tuple(map(operator.index, axis))
-            chosen = tuple(range(x.ndim)[a] for a in chosen)
-        except (TypeError, IndexError) as error:
-            raise StableError(f"axis {axis!r} is none of {x.dtype}{list(x.shape)}.") from error
-    if ord == "fro" and len(chosen) == 2:
-        return chosen
-    if ord is not None and not (isinstance(ord, int | float) and (ord >= 1 or ord in (0, -math.inf))):
+        cosine = _bounded_cosine(axes, x, y, jnp.sqrt(jnp.asarray(epsilon, x.dtype)))
+    return jnp.squeeze(cosine, axes).astype(dtype)
+
+
+def _axes(name: str, axis: Any, x: jax.Array) -> Axes:
+    """The axes that hold one vector."""
+    return positions(name, axis, x, f"axis {axis!r} is none of {described(x)}.")
+
+
+def _exponent(ord: Any, axes: Axes, x: jax.Array) -> float:
+    """p of the norm of vectors along the axes."""
+    if ord is None or (isinstance(ord, str) and ord == "fro" and len(axes) == 2):
+        return 2.0
+    if not (isinstance(ord, NUMBER) and (ord >= 1 or ord in (0, -math.inf))):
         raise StableError(
             f"norm takes ord None, a p of at least 1, inf, -inf or 0 for vectors, 'fro' over two axes, and got {ord!r}."
         )
-    if ord is not None and axis is None and len(chosen) != 1:
+    if len(axes) != 1:
         raise StableError(
-            f"norm with ord={ord!r} takes vectors, and got {x.dtype}{list(x.shape)}. Name their axis, or ravel it; "
-            "matrix norms are in jax.numpy.linalg."
+            f"norm with ord={ord!r} takes vectors, and got {x.dtype}{list(x.shape)} with {len(axes)} axes for each. "
+            "Name one axis, or ravel it; matrix norms are in jax.numpy.linalg."
         )
-    return chosen
+    return float(ord)
+
+
+def _bounded_cosine(axes: Axes, x: jax.Array, y: jax.Array, least: jax.Array) -> jax.Array:
+    """x·y/(max(‖x‖, least) max(‖y‖, least)), its axes kept."""
+    short_x, short_y = (lax.stop_gradient(_norm(2.0, axes, z)) < least for z in (x, y))
+    either = short_x | short_y
+    # What is not chosen is computed at 0, where all derivatives are 0: 0 times an infinite one would be nan.
+    units = (
+        jnp.where(short, z / least, _direction(2.0, axes, jnp.where(either & ~short, z, 0)))
+        for z, short in ((x, short_x), (y, short_y))
+    )
+    product = jnp.sum(operator.mul(*units), axes, keepdims=True)
+    return jnp.where(either, product, _cosine(axes, *(jnp.where(either, 0, z) for z in (x, y))))
 
 
 def near_power_of_two(largest: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -190,9 +221,11 @@ def _value(p: float, axes: Axes, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _fits(sums: jax.Array) -> jax.Array:
-    """Whether no sum of powers left the range: powers below the smallest normal number do not count beside these."""
+    """Whether no sum of powers left the range: powers below the smallest normal number do not count beside these.
+
+    Nor what is near the largest number: one over it would be subnormal."""
     e = jnp.finfo(sums.dtype).maxexp
-    return jnp.all((sums > 2.0 ** -(e * 5 // 8)) & (sums < jnp.inf))
+    return jnp.all((sums > 2.0 ** -(e * 5 // 8)) & (sums < 2.0 ** (e - 4)))
 
 
 def _sum_of_powers(p: float, axes: Axes, x: jax.Array) -> jax.Array:
