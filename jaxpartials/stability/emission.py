@@ -27,9 +27,11 @@ class Emission:
         value, emit, operands = match.value, match.rewrite.emit, match.operands
         key = (what_it_does(emit), value.shape, value.dtype, tuple(v.aval for v in operands))
         if key not in self._traced:
+            # Halves are computed in float32 and rounded once.
+            wide = jnp.promote_types(value.dtype, jnp.float32)
 
             def run(*arrays):
-                result = jnp.asarray(emit(*[_at_least(value.dtype, array) for array in arrays]))
+                result = jnp.asarray(emit(*[_at_least(wide, array) for array in arrays]))
                 return [jnp.broadcast_to(result, value.shape).astype(value.dtype)]
 
             self._traced[key] = trace(run, *(v.aval for v in operands))[0]

@@ -79,23 +79,31 @@ def _size(algebra: Algebra, part: Any, power: Fraction) -> Value | Fraction | No
     return None if root is None else algebra.scaled(root, u)
 
 
-def step(algebra: Algebra, u: Value | Fraction, v: Value | Fraction) -> Value | None:
-    """u − v as a value, if terms of the two cancel."""
+def parts(algebra: Algebra, u: Value | Fraction, v: Value | Fraction) -> tuple[Value, Value, Value, Value] | None:
+    """d, w, p and q with u = w + p, v = w + q and d = u − v = p − q, if terms of the two cancel."""
     like = u if isinstance(u, Value) else v
     assert isinstance(like, Value)
-    left, taken = terms_of(algebra, u), terms_of(algebra, v)
-    cancelled = False
-    for c, w in taken:
-        for i, (d, t) in enumerate(left):
+    left, q = terms_of(algebra, u), []
+    difference, common = list(left), []
+    for c, w in terms_of(algebra, v):
+        for i, (d, t) in enumerate(difference):
             ratio = 1 if w is t is None else None if w is None or t is None else algebra.ratio(w, t)
             if ratio is not None:
-                left[i] = (d - c * ratio, t)
-                cancelled = cancelled or d == c * ratio
+                difference[i] = (d - c * ratio, t)
+                if d == c * ratio and (d, t) in left:
+                    common.append((d, t))
+                    left.remove((d, t))
+                else:
+                    q.append((c, w))
                 break
         else:
-            left.append((-c, w))
-    left = [(c, t) for c, t in left if c]
-    return algebra.sum(left, like) if cancelled else None
+            difference.append((-c, w))
+            q.append((c, w))
+    if not common:
+        return None
+    kept = [term for term in difference if term[0]]
+    d, w, p, q = (algebra.sum(terms, like) for terms in (kept, common, left, q))
+    return d, w, p, q
 
 
 def terms_of(algebra: Algebra, side: Value | Fraction) -> Terms:
@@ -106,59 +114,62 @@ def array(algebra: Algebra, u: Value | Fraction, like: Value) -> Value:
     return u if isinstance(u, Value) else algebra.number(u, like)
 
 
-def between(algebra: Algebra, value: Value, power: Fraction) -> tuple[Fraction, list[Value]] | None:
-    """c and [u − v, u, v], if a value is c·(uᵖ − vᵖ) and terms of u − v cancel."""
+def between(algebra: Algebra, value: Value, power: Fraction, kind: closed.Kind) -> Rewrite | None:
+    """c·(uᵖ − vᵖ), by the kind of difference, if a value is that and terms of u − v cancel."""
     found = places(algebra, value, power)
-    if found is None:
-        return None
-    c, u, v = found
-    by = step(algebra, u, v)
-    return None if by is None else (c, [by, array(algebra, u, value), array(algebra, v, value)])
+    return None if found is None else _given(algebra, value, kind, *found)
 
 
-def of_functions(algebra: Algebra, value: Value, name: str) -> tuple[Fraction, list[Value]] | None:
-    """c and [u − v, u, v], if a value is c·(f(u) − f(v)) and terms of u − v cancel."""
+def of_functions(algebra: Algebra, value: Value, name: str) -> tuple[Fraction, Value, Value] | None:
+    """c, u and v, if a value is c·(f(u) − f(v))."""
     found = sides(algebra, value)
     if found is None:
         return None
     c, f, g = found
     if not (isinstance(f, Value) and isinstance(g, Value)) or not f.node.name == g.node.name == name:
         return None
-    u, v = plain(f.node.operands[0]), plain(g.node.operands[0])
-    by = step(algebra, u, v)
-    return None if by is None else (c, [by, u, v])
+    return c, plain(f.node.operands[0]), plain(g.node.operands[0])
+
+
+def between_functions(algebra: Algebra, value: Value, name: str, kind: closed.Kind) -> Rewrite | None:
+    """c·(f(u) − f(v)), by the kind of difference, if a value is that and terms of u − v cancel."""
+    found = of_functions(algebra, value, name)
+    return None if found is None else _given(algebra, value, kind, *found)
+
+
+def _given(
+    algebra: Algebra, value: Value, kind: closed.Kind, c: Fraction, u: Value | Fraction, v: Value | Fraction
+) -> Rewrite | None:
+    found = parts(algebra, u, v)
+    if found is None:
+        return None
+    d, *rest = found
+    operands = [d, array(algebra, u, value), array(algebra, v, value), *rest]
+    return rows.times(algebra, c, [], functools.partial(_difference, kind), operands)
+
+
+def _difference(kind: closed.Kind, *arrays: Any) -> Any:
+    dtype = jnp.result_type(*arrays)
+    return closed.difference(kind, *jnp.broadcast_arrays(*(a.astype(dtype) for a in arrays)))
 
 
 @pattern("sub", "add")
 def difference_of_roots(algebra: Algebra, value: Value) -> Rewrite | None:
-    """√(x + a) − √x → a/(√(x + a) + √x): where both roots are real; a may be anything that is left of a difference."""
-    found = between(algebra, value, HALF)
-    if found is None:
-        return None
-    return rows.times(algebra, found[0], [], lambda d, u, v: stable.divide(d, jnp.sqrt(u) + jnp.sqrt(v)), found[1])
+    """√(x + a) − √x → a/(√(x + a) + √x), by expm1 and log1p: where they cancel; a is what is left
+    of a difference."""
+    return between(algebra, value, HALF, closed.Power(1.0, 0.5, None))
 
 
 @pattern("sub", "add")
 def difference_of_reciprocals(algebra: Algebra, value: Value) -> Rewrite | None:
-    """1/x − 1/(x + a) → a/(x (x + a)): where neither is 0."""
-    found = between(algebra, value, Fraction(-1))
-    if found is None:
-        return None
-    return rows.times(algebra, -found[0], [], lambda d, u, v: stable.divide(stable.divide(d, u), v), found[1])
+    """1/x − 1/(x + a) → a/(x (x + a)), by expm1 and log1p: where they cancel."""
+    return between(algebra, value, Fraction(-1), closed.Power(1.0, -1.0, 1))
 
 
 @pattern("sub", "add")
 def difference_of_reciprocal_roots(algebra: Algebra, value: Value) -> Rewrite | None:
-    """1/√x − 1/√(x + a) → a/(√x √(x + a) (√x + √(x + a))): where both roots are real."""
-    found = between(algebra, value, -HALF)
-    if found is None:
-        return None
-
-    def give(d, u, v):
-        u, v = jnp.sqrt(u), jnp.sqrt(v)
-        return stable.divide(stable.divide(stable.divide(d, u + v), u), v)
-
-    return rows.times(algebra, -found[0], [], give, found[1])
+    """1/√x − 1/√(x + a) → a/(√x √(x + a) (√x + √(x + a))), by expm1 and log1p: where they cancel."""
+    return between(algebra, value, -HALF, closed.Power(1.0, -0.5, None))
 
 
 @pattern("sub", "add")
@@ -168,53 +179,35 @@ def difference_of_squares(algebra: Algebra, value: Value) -> Rewrite | None:
     if found is None:
         return None
     c, u, v = found
-    by = step(algebra, u, v)
-    if by is not None:
-        operands = [by, array(algebra, u, value), array(algebra, v, value)]
-        return rows.times(algebra, c, [], lambda d, u, v: d * (u + v), operands)
+    rewrite = _given(algebra, value, closed.Square(0), c, u, v)
+    if rewrite is not None:
+        return rewrite
     give = lambda u, v: closed.difference_of_squares(*jnp.broadcast_arrays(u, v))
     return rows.times(algebra, c, [], give, [array(algebra, u, value), array(algebra, v, value)])
 
 
 @pattern("sub", "add")
 def difference_of_logarithms(algebra: Algebra, value: Value) -> Rewrite | None:
-    """log(x + a) − log x → log(1 + a/x), by log1p: where both are real."""
-    found = of_functions(algebra, value, "log")
-    if found is None:
-        return None
-    return rows.times(algebra, found[0], [], lambda d, u, v: jnp.log1p(stable.divide(d, v)), found[1])
+    """log(x + a) − log x → log(1 + a/x), by log1p: where they cancel."""
+    return between_functions(algebra, value, "log", closed.Logarithm())
 
 
 @pattern("sub", "add")
 def difference_of_cube_roots(algebra: Algebra, value: Value) -> Rewrite | None:
-    """∛(x + a) − ∛x → a/(∛(x + a)² + ∛(x + a) ∛x + ∛x²): everywhere but at x = a = 0."""
-    found = of_functions(algebra, value, "cbrt")
-    if found is None:
-        return None
-
-    def give(d, u, v):
-        u, v = jnp.cbrt(u), jnp.cbrt(v)
-        return stable.divide(d, u * u + u * v + v * v)
-
-    return rows.times(algebra, found[0], [], give, found[1])
+    """∛(x + a) − ∛x → a/(∛(x + a)² + ∛(x + a) ∛x + ∛x²), by expm1 and log1p: where they cancel."""
+    return between_functions(algebra, value, "cbrt", closed.Power(1.0, 1 / 3, 1))
 
 
 @pattern("sub", "add")
 def difference_of_sines(algebra: Algebra, value: Value) -> Rewrite | None:
     """sin(x + a) − sin x → 2 cos(x + a/2) sin(a/2): everywhere."""
-    found = of_functions(algebra, value, "sin")
-    if found is None:
-        return None
-    return rows.times(algebra, found[0], [], lambda d, u, v: 2 * jnp.cos(v + d / 2) * jnp.sin(d / 2), found[1])
+    return between_functions(algebra, value, "sin", closed.Wave(0))
 
 
 @pattern("sub", "add")
 def difference_of_cosines(algebra: Algebra, value: Value) -> Rewrite | None:
     """cos(x + a) − cos x → −2 sin(x + a/2) sin(a/2): everywhere."""
-    found = of_functions(algebra, value, "cos")
-    if found is None:
-        return None
-    return rows.times(algebra, found[0], [], lambda d, u, v: -2 * jnp.sin(v + d / 2) * jnp.sin(d / 2), found[1])
+    return between_functions(algebra, value, "cos", closed.Wave(1))
 
 
 @pattern("sub", "add")
@@ -223,15 +216,19 @@ def difference_of_angles(algebra: Algebra, value: Value) -> Rewrite | None:
     found = of_functions(algebra, value, "atan")
     if found is None:
         return None
-    n = algebra.terms(found[1][0])
+    c, u, v = found
+    made = parts(algebra, u, v)
+    if made is None:
+        return None
+    n = algebra.terms(made[0])
     if any(v is not None for _, v in n) or abs(sum(c for c, _ in n)) >= 2:
         return None
-    return rows.times(algebra, found[0], [], lambda d, u, v: stable.arctan2(d, 1 + u * v), found[1])
+    return rows.times(algebra, c, [], lambda d, u, v: stable.arctan2(d, 1 + u * v), [made[0], u, v])
 
 
 @pattern("sub", "add")
 def root_of_quadratic(algebra: Algebra, value: Value) -> Rewrite | None:
-    """√(x² − a) − x → the larger of stable.quadratic_roots(1, 2x, a): where real; −√(x² − a) − x is the smaller."""
+    """√(x² − a) − x → −a/(√(x² − a) + x): for x > 0, where they cancel; −√(x² − a) − x where x < 0."""
     terms = algebra.terms(value)
     if len(terms) != 2:
         return None
@@ -251,8 +248,8 @@ def root_of_quadratic(algebra: Algebra, value: Value) -> Rewrite | None:
                 scale, by = abs(c), algebra.scaled(Fraction(-1 if d > 0 else 1), b)
 
                 def give(b, a, larger=larger):
-                    roots = stable.quadratic_roots(jnp.ones_like(b), 2 * b, a)
-                    return (jnp.maximum if larger else jnp.minimum)(*roots)
+                    b, a = jnp.broadcast_arrays(b, a)
+                    return closed.root_beyond(b, a) if larger else -closed.root_beyond(-b, a)
 
                 return rows.times(algebra, scale, [], give, [by, rest])
     return None

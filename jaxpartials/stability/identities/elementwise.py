@@ -93,7 +93,7 @@ identity(
 identity(
     "x/(exp x − 1) → 1/stable.exprel(x)",
     x / (exp(x) - 1), x / expm1(x),
-    give=lambda x: 1 / stable.exprel(x),
+    give=lambda x: closed.expm1_ratio(x),
     condition="x ≠ 0; at 0 the limit",
 )  # fmt: skip
 identity(
@@ -141,8 +141,8 @@ identity("cosh x − 1 → 2 sinh²(x/2)", cosh(x) - 1, (exp(x) + exp(-x)) / 2 -
 identity("exp x − exp(−x) → 2 sinh x", exp(x) - exp(-x), give=lambda x: 2 * jnp.sinh(x))
 identity("exp x + exp(−x) − 2 → 4 sinh²(x/2)", exp(x) + exp(-x) - 2,
          give=lambda x: 4 * jnp.square(jnp.sinh(0.5 * x)))  # fmt: skip
-identity("exp x/(exp x − 1) → −1/expm1(−x)", exp(x) / (exp(x) - 1), exp(x) / expm1(x),
-         give=lambda x: -1 / closed.expm1(-x))  # fmt: skip
+identity("exp x/(exp x − 1) → −1/expm1(−x), exp x/expm1 x below 0", exp(x) / (exp(x) - 1), exp(x) / expm1(x),
+         give=lambda x: closed.exp_over_expm1(x))  # fmt: skip
 identity("exp x − 1 → expm1 x", exp(x) - 1, give=lambda x: closed.expm1(x))
 identity("expm1 x → expm1 x, with the derivative exp x", expm1(x), give=lambda x: closed.expm1(x))
 
@@ -183,21 +183,28 @@ identity("acos(1 − x) → 2 stable.arctan2(√x, √(2 − x))", acos(1 - x),
 
 @pattern("pow")
 def power_of_one_and(algebra: Algebra, value: Value) -> Rewrite | None:
-    """(1 + x)^y → exp(x y stable.log1prel(x)): where x > −1, for y that is no constant; elsewhere it stays."""
+    """(1 + x)^y → exp(x y stable.log1prel(x)): for y that is no constant, large and a multiple of 1/x; for
+    others by what 1 + x rounds off."""
     base, power = value.node.operands
     terms = algebra.terms(base)
     rest = [(c, v) for c, v in terms if v is not None]
     if number(power) is not None or len(rest) != 1 or [c for c, v in terms if v is None] != [1]:
         return None
     u = algebra.sum(rest)
+    opened, factors = algebra.factors(u), algebra.factors(power)[1]
+    c, together = algebra.factors(algebra.product([(u, Fraction(1)), (power, Fraction(1))]))
     # (1 + 1/n)ⁿ is exp(log1prel(1/n)): the product is opened, so that n/n is 1.
-    c, factors = algebra.factors(algebra.product([(u, Fraction(1)), (power, Fraction(1))]))
-    operands = (u, power, algebra.product(factors)) if factors else (u, power)
+    shared = len(together) < len(opened[1]) + len(factors) and all(p == 1 for _, p in together) and len(together) < 2
 
     def emit(u, y, *uy):
-        above = u > -1
-        exponent = math.prod(uy, start=float(c)) * stable.log1prel(jnp.where(above, u, 0))
-        # Below −1 the power of a negative number is left to the power of a whole number.
-        return jnp.where(above, jnp.exp(exponent), jnp.where(above, 1, 1 + u) ** y)
+        plain_power = closed.power_of_one_and(*jnp.broadcast_arrays(u, y))
+        if not shared:
+            return plain_power
+        # Derivatives by x of (1 + x/n)ⁿ have factors n − 1, n − 2, …
+        near = (jnp.abs(u) < 0.5) & (jnp.abs(y) > 8)
+        exponent = math.prod((jnp.where(near, a, 0) for a in uy), start=float(c)) * stable.log1prel(
+            jnp.where(near, u, 0)
+        )
+        return jnp.where(near, jnp.exp(exponent), plain_power)
 
-    return Rewrite(emit, operands)
+    return Rewrite(emit, (u, power, *(v for v, _ in together)) if shared else (u, power))

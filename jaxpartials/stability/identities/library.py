@@ -33,6 +33,12 @@ def known(text: str, function: Callable, *roots: str, give: Callable[..., Any]) 
     ROWS.append(Row(left, right, "everywhere", frozenset({"custom_jvp_call", *roots}), look))
 
 
+def _entr(x: jax.Array) -> jax.Array:
+    """−x log x, and −inf below 0."""
+    below = x < 0
+    return jnp.where(below, -jnp.inf, -stable.xlogx(jnp.where(below, 1, x)))
+
+
 @pattern("custom_jvp_call")
 def logaddexp_of_zero(algebra: Algebra, value: Value) -> Rewrite | None:
     """logaddexp(x, 0) → stable.softplus(x): everywhere."""
@@ -48,7 +54,7 @@ known("hypot(x, y) → stable.hypot(x, y)", jnp.hypot, "select_n", give=lambda x
 known("xlogy(x, y) → stable.xlogy(x, y)", special.xlogy, give=lambda x, y: stable.xlogy(x, y))
 known("rel_entr(x, y) → stable.rel_entr(x, y)", special.rel_entr, "select_n", give=lambda x, y: stable.rel_entr(x, y))
 known("kl_div(x, y) → stable.kl_div(x, y)", special.kl_div, "add", give=lambda x, y: stable.kl_div(x, y))
-known("entr(x) → −stable.xlogx(x)", special.entr, "select_n", give=lambda x: -stable.xlogx(x))
+known("entr(x) → −stable.xlogx(x)", special.entr, "select_n", give=lambda x: _entr(x))
 known("log_ndtr(x) → stable.log_ndtr(x)", special.log_ndtr, give=lambda x: stable.log_ndtr(x))
 known("sinc(x) → stable.sinc(x)", jnp.sinc, "select_n", give=lambda x: stable.sinc(x))
 

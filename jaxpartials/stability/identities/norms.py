@@ -59,7 +59,9 @@ def divided_by_its_norm(algebra: Algebra, value: Value) -> Rewrite | None:
         left = algebra.without_factors(factors, u, Fraction(1))
         if left is None or not algebra.same(total, below):
             continue
-        others = [factor for factor in left[1] if factor[0] is not below]
+        others = rows.as_multiplied(algebra, value, [factor for factor in left[1] if factor[0] is not below])
+        if others is None:
+            continue
         c = c * left[0]
         return rows.times(algebra, c, others, lambda a, axes=axes: stable.normalize(a, axis=axes), [u])
     return None

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxpartials import stable
-from jaxpartials.graph.graph import Node, Value
-from jaxpartials.stability.identities import rows
+from jaxpartials.graph.graph import Value
+from jaxpartials.stability.identities import closed, rows
 from jaxpartials.stability.identities.algebra import Algebra
 from jaxpartials.stability.identities.formulas import log, x, y
 from jaxpartials.stability.identities.rows import Rewrite, Row
-from jaxpartials.stability.identities.values import number, plain
+from jaxpartials.stability.identities.values import is_numeric, number, plain
 
 ROWS: list[Row] = []
 LAST: list[Row] = []
@@ -121,38 +121,27 @@ def logarithm_times(algebra: Algebra, value: Value) -> Rewrite | None:
 
 @last("mul")
 def over_a_power(algebra: Algebra, value: Value) -> Rewrite | None:
-    """x·y⁻ⁿ → (−1)ⁿ⁻¹/(n − 1)! ∂ⁿ⁻¹/∂yⁿ⁻¹ stable.divide(x, y): where y ≠ 0; the derivatives of a ratio are such."""
-    reciprocals = any(
-        (node.name == "integer_pow" and node.params["y"] < 0) or (node.name == "div" and number(node.operands[0]))
-        for node in _factors_of_factors(value)
-    )
-    c, factors = algebra.factors(value)
-    above = [(v, p) for v, p in factors if p > 0]
-    below = [(v, p) for v, p in factors if p < 0 and p.denominator == 1]
-    if not reciprocals or not above or not below:
+    """x·y⁻ⁿ → stable.divide(x, y), n times in effect: where y ≠ 0; the derivatives of a ratio are such."""
+    for above, power in (value.node.operands, value.node.operands[::-1]):
+        below = _reciprocal_power(algebra, power)
+        # Only what is multiplied with the power: factors in another order may overflow.
+        if below is not None and number(above) is None:
+            sign, base, n = below
+            give = functools.partial(closed.over_power, n) if n > 1 else stable.divide
+            return Rewrite(give, (above, base), sign)
+    return None
+
+
+def _reciprocal_power(algebra: Algebra, value: Value) -> tuple[Fraction, Value, int] | None:
+    """A sign, y and n, if a value is ±y⁻ⁿ."""
+    node = plain(value).node
+    if not is_numeric(value) or node.name not in ("neg", "mul", "div", "integer_pow"):
         return None
-    base, p = min(below, key=lambda factor: factor[1])
-    give = functools.partial(_over_power, -int(p))
-    others = [factor for factor in factors if factor not in above and factor[0] is not base]
-    return rows.times(algebra, c, others, give, [algebra.product(above), base])
-
-
-def _factors_of_factors(value: Value) -> list[Node]:
-    """The equations whose product a value is, down two levels."""
-    ones = [plain(v).node for v in value.node.operands]
-    return [*ones, *(plain(v).node for node in ones if node.name in ("mul", "neg") for v in node.operands)]
-
-
-def _over_power(n: int, above: jax.Array, below: jax.Array) -> jax.Array:
-    above, below = jnp.broadcast_arrays(above, below)
-    ratio = functools.partial(stable.divide, above)
-    for _ in range(n - 1):
-        ratio = functools.partial(_slope, ratio)
-    return (-1) ** (n - 1) / math.factorial(n - 1) * ratio(below) if n > 1 else ratio(below)
-
-
-def _slope(f, a):
-    return jax.jvp(f, (a,), (jnp.ones_like(a),))[1]
+    sign, factors = algebra.factors(value)
+    if abs(sign) != 1 or len(factors) != 1:
+        return None
+    ((base, p),) = factors
+    return (sign, base, -int(p)) if p < 0 and p.denominator == 1 else None
 
 
 @last("integer_pow", "pow")

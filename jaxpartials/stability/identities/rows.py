@@ -9,9 +9,10 @@ from typing import Any
 
 from jaxpartials import stable
 from jaxpartials.graph.graph import Value
-from jaxpartials.stability.identities.algebra import Algebra
+from jaxpartials.stability.identities.algebra import Algebra, Factors
 from jaxpartials.stability.identities.formulas import Apply, Formula, Product
 from jaxpartials.stability.identities.search import find
+from jaxpartials.stability.identities.values import plain
 
 Arrays = Any
 
@@ -58,7 +59,7 @@ def identity(
 ) -> None:
     """Enter the row "formula → replacement": `give`, of arrays named like the variables, equals each of the formulas.
 
-    What a product is multiplied by besides stays a factor.
+    What a product is multiplied by besides stays a factor, if it is one.
     """
     names = list(inspect.signature(give).parameters)
 
@@ -66,7 +67,9 @@ def identity(
         for formula in formulas:
             found = find(algebra, formula, value) if value.node.name in _roots(formula) else None
             if found is not None:
-                return times(algebra, found.number, found.others, give, [found.at[name] for name in names])
+                others = as_multiplied(algebra, value, found.others)
+                if others is not None:
+                    return times(algebra, found.number, others, give, [found.at[name] for name in names])
         return None
 
     left, right = text.split(" → ")
@@ -83,6 +86,23 @@ def pattern(table: list[Row], *roots: str) -> Callable[[Look], Look]:
         return look
 
     return enter
+
+
+def as_multiplied(algebra: Algebra, value: Value, others: Factors) -> Factors | None:
+    """The other factors of a product as no more than one, which the program has: in another order they may overflow."""
+    if not others or (len(others) == 1 and abs(others[0][1]) == 1):
+        return others
+    stack = list(value.node.operands)
+    while stack:
+        part = stack.pop()
+        number, factors = algebra.factors(part)
+        if number == 1 and len(factors) == len(others):
+            for power in (1, -1):
+                if all((v, power * p) in factors for v, p in others):
+                    return [(part, Fraction(power))]
+        if plain(part).node.name in ("mul", "div"):
+            stack += plain(part).node.operands
+    return None
 
 
 def times(

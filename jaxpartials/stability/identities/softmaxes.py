@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxpartials import stable
 from jaxpartials.graph.emit import evaluate
-from jaxpartials.graph.graph import Value
+from jaxpartials.graph.graph import Node, Value, reach
 from jaxpartials.stability.identities import rows
 from jaxpartials.stability.identities.algebra import Algebra
 from jaxpartials.stability.identities.reductions import constant_along, kept, seen, shown, sum_of_exps, unshifted
@@ -36,12 +37,20 @@ def log_of_softmax(algebra: Algebra, value: Value) -> Rewrite | None:
         chosen += at.node.operands[1:]
         at = at.node.operands[0]
     u, axes = found
+    if any(map(_fills, reach([inner], [base]))):
+        return None
 
     def emit(array, *others):
         made = stable.log_softmax(array, axis=axes)
         return evaluate([inner], [(base, made), *zip(chosen, others, strict=True)])[0]
 
     return Rewrite(emit, (u, *chosen))
+
+
+def _fills(node: Node) -> bool:
+    """Whether indices out of bounds give a number: its logarithm is another. That of nan, the default, is nan."""
+    fill = node.params["fill_value"] if node.name == "gather" else None
+    return fill is not None and not np.isnan(fill)
 
 
 @pattern("div", "mul")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpartials import stable
+from jaxpartials.graph.emit import evaluate
 from jaxpartials.graph.graph import INPUT, LITERAL, Value, reach
 from jaxpartials.graph.trace import extend
 from jaxpartials.stability.identities import closed, rows
@@ -77,10 +79,18 @@ def _without_guards(value: Value) -> Value:
         return _without_guards(next(v for v in node.operands if number(v) != 0))
     if node.name == "select_n" and len(node.operands) == 3:
         test, off, on = node.operands
-        known = all(n.name != INPUT for n in reach([test]))
-        if known and is_nan(off):
+        if is_nan(off) and _is_true(test):
             return _without_guards(on)
     return value
+
+
+def _is_true(test: Value) -> bool:
+    """Whether a test is one of numbers that are known, such as of a count of elements, and holds everywhere."""
+    test = seen(test)
+    if test.shape != () or any(node.name == INPUT or node.effects for node in reach([test])):
+        return False
+    with jax.ensure_compile_time_eval():
+        return bool(evaluate([test], [])[0])
 
 
 def is_nan(value: Value) -> bool:
