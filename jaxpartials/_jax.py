@@ -5,6 +5,7 @@ pins what the rest of the library relies on, on every supported JAX.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from jax._src import xla_metadata_lib as _metadata
 from jax._src.interpreters import batching as _batching
 from jax.experimental.xla_metadata import set_xla_metadata as _set_metadata
 from jax.extend import core as _core
-from jax.extend import linear_util as _functions
+from jax.interpreters import ad as _ad
+from jax.interpreters import mlir as _mlir
 
 # Equations that the library emits keep the user's lines, never ours.
 _source.register_exclusion(os.path.dirname(__file__) + os.sep)
@@ -249,45 +251,126 @@ def is_plain_jit(params: dict[str, Any]) -> bool:
     )
 
 
-def ruled(jaxpr: Any, context: Callable[[], Any]) -> Any:
-    """A jaxpr in which custom rules, and those that their results have in turn, are traced in a context.
+class Enclosed:
+    """A function of arrays of fixed types that is traced, differentiated and lowered in a context of its own.
 
-    A rule is traced when the equation is differentiated, in whatever context that happens.
+    JAX applies the rules of equations where they are differentiated, and lowers them where they are compiled, in
+    whatever context that happens. Around an `Enclosed` there is but one equation, whose operands and results have types
+    that need no context; its derivative, its transpose and its `vmap` are `Enclosed` themselves.
     """
 
-    def rule(function: Any) -> Any:
-        def traced(*zeros):
-            with context():
-                made, *others = function.call_wrapped(*zeros)
-            return ruled(made, context), *others
+    def __init__(self, run: Callable[..., list[Any]], outputs: Sequence[Any], context: Callable[[], Any]):
+        self.run, self.outputs, self.context = run, tuple(outputs), context
+        self._derived: dict[Any, Enclosed] = {}
 
-        return _functions.wrap_init(traced, debug_info=function.debug_info)
+    def __call__(self, *arrays: Any) -> list[Any]:
+        return list(enclosed_p.bind(*arrays, inside=self))
 
-    def backwards(function: Any) -> Any:
-        def run(*args):
-            with context():
-                return function.call_wrapped(*args)
+    @functools.cached_property
+    def jitted(self) -> Callable[..., list[Any]]:
+        return jax.jit(self.run)
 
-        return _functions.wrap_init(run, debug_info=function.debug_info)
+    def traced(self, operands: Sequence[Any]) -> Any:
+        """The jaxpr of what it does with operands like these."""
+        with self.context():
+            return jax.make_jaxpr(self.run)(*operands)
 
-    def inside(name: str, value: Any) -> Any:
-        if isinstance(value, (tuple, list)) and any(map(is_jaxpr, value)):
-            return type(value)(inside(name, each) for each in value)
-        if is_jaxpr(value):
-            return ruled(value, context)
-        if name in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk"):
-            return rule(value)
-        return backwards(value) if name == "bwd" and hasattr(value, "call_wrapped") else value
+    def tangent(self, moving: tuple[int, ...]) -> "Enclosed":
+        """The tangents of the floating-point results, of the operands and of the tangents of those that move."""
+        kept = [i for i, out in enumerate(self.outputs) if is_inexact(out)]
 
-    plain = getattr(jaxpr, "jaxpr", jaxpr)
-    params = [{name: inside(name, value) for name, value in e.params.items()} for e in plain.eqns]
-    plain = plain.replace(eqns=[e.replace(params=p) for e, p in zip(plain.eqns, params, strict=True)])
-    return jaxpr.replace(jaxpr=plain) if isinstance(jaxpr, _core.ClosedJaxpr) and hasattr(jaxpr, "jaxpr") else plain
+        def run(*arrays):
+            count = len(arrays) - len(moving)
+            primals, tangents = arrays[:count], arrays[count:]
+            moved = lambda *xs: self.run(*_put(primals, moving, xs))
+            _, found = jax.jvp(moved, tuple(primals[i] for i in moving), tangents)
+            return [found[i] for i in kept]
+
+        return self._kept(("tangent", moving), run, [self.outputs[i] for i in kept])
+
+    def transposed(self, linear: tuple[int, ...], types: tuple[Any, ...]) -> "Enclosed":
+        """The cotangents of the operands that it is linear in, of the other operands and the results' cotangents."""
+
+        def run(*arrays):
+            count = len(arrays) - len(self.outputs)
+            known, cotangents = arrays[:count], list(arrays[count:])
+            others = [i for i in range(count + len(linear)) if i not in linear]
+            along = lambda *xs: self.run(*_put(_put([None] * (count + len(linear)), others, known), linear, xs))
+            return list(jax.linear_transpose(along, *types)(cotangents))
+
+        return self._kept(("transposed", linear, types), run, types)
+
+    def mapped(self, axes: tuple[int | None, ...], size: int) -> "Enclosed":
+        run = jax.vmap(self.run, in_axes=axes, out_axes=0, axis_size=size)
+        outputs = [jax.ShapeDtypeStruct((size, *out.shape), out.dtype) for out in self.outputs]
+        return self._kept(("mapped", axes, size), run, outputs)
+
+    def _kept(self, key: Any, run: Callable[..., list[Any]], outputs: Sequence[Any]) -> "Enclosed":
+        if key not in self._derived:
+            self._derived[key] = Enclosed(run, outputs, self.context)
+        return self._derived[key]
 
 
-def as_function(closed: Any) -> Callable[..., list[Any]]:
-    """A closed jaxpr as a function of its inputs."""
-    return _core.jaxpr_as_fun(closed)
+def is_inexact(aval: Any) -> bool:
+    return bool(jax.numpy.issubdtype(aval.dtype, jax.numpy.inexact))
+
+
+def _put(arrays: Sequence[Any], places: Sequence[int], given: Sequence[Any]) -> list[Any]:
+    """`arrays` with others in some places."""
+    found = list(arrays)
+    for place, array in zip(places, given, strict=True):
+        found[place] = array
+    return found
+
+
+enclosed_p = Primitive("enclosed")
+enclosed_p.multiple_results = True
+
+
+@enclosed_p.def_impl
+def _enclosed_now(*arrays: Any, inside: Enclosed) -> list[Any]:
+    with inside.context():
+        return inside.jitted(*arrays)
+
+
+@enclosed_p.def_abstract_eval
+def _enclosed_types(*_: Any, inside: Enclosed) -> list[Any]:
+    return [ShapedArray(out.shape, out.dtype) for out in inside.outputs]
+
+
+def _enclosed_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, inside: Enclosed) -> tuple[Any, Any]:
+    results = enclosed_p.bind(*primals, inside=inside)
+    moving = tuple(i for i, tangent in enumerate(tangents) if type(tangent) is not _ad.Zero)
+    found = iter(enclosed_p.bind(*primals, *(tangents[i] for i in moving), inside=inside.tangent(moving)))
+    still = _ad.Zero.from_primal_value  # pyright: ignore[reportAttributeAccessIssue]
+    moved = [next(found) if is_inexact(y) else still(y) for y in results]
+    return results, moved
+
+
+def _enclosed_transpose(cotangents: Sequence[Any], *operands: Any, inside: Enclosed) -> list[Any]:
+    linear = tuple(i for i, x in enumerate(operands) if _ad.is_undefined_primal(x))
+    types = tuple(jax.ShapeDtypeStruct(operands[i].aval.shape, operands[i].aval.dtype) for i in linear)
+    known = [x for i, x in enumerate(operands) if i not in linear]
+    given = [_ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    found = enclosed_p.bind(*known, *given, inside=inside.transposed(linear, types))
+    return _put([None] * len(operands), linear, found)
+
+
+def _enclosed_batched(operands: Sequence[Any], axes: Sequence[Any], *, inside: Enclosed) -> tuple[Any, Any]:
+    (size,) = {x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None}
+    results = enclosed_p.bind(*operands, inside=inside.mapped(tuple(axes), size))
+    return results, [0] * len(results)
+
+
+def _enclosed_lowered(context: Any, *operands: Any, inside: Enclosed) -> Any:
+    with inside.context():
+        return _mlir.lower_fun(inside.run, multiple_results=True)(context, *operands)
+
+
+_ad.primitive_jvps[enclosed_p] = _enclosed_jvp
+_ad.primitive_transposes[enclosed_p] = _enclosed_transpose
+_batching.primitive_batchers[enclosed_p] = _enclosed_batched
+_mlir.register_lowering(enclosed_p, _enclosed_lowered)
 
 
 def rule_identity(params: dict[str, Any]) -> Any:

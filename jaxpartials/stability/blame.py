@@ -18,7 +18,7 @@ from jaxpartials import _jax
 from jaxpartials.graph.graph import Graph, Node
 from jaxpartials.stability.arithmetic import Multiple
 from jaxpartials.stability.measure import Array, as_floats, measure, significand
-from jaxpartials.stability.reference import Step, Tape
+from jaxpartials.stability.reference import Step, Tape, own_types
 from jaxpartials.stability.truth import rowwise
 
 # An equation is suspected from this local error on, and convicted where it alone gives all wrong bits but so many.
@@ -89,12 +89,13 @@ def compilers(graph: Graph) -> Guilt | None:
 def _local(exact: Tape, step: Step) -> tuple[list[Array], float, str]:
     """What an equation makes of its exact operands once these are rounded, how many bits of it are wrong, and why."""
     node = step.node
-    operands = [
-        jnp.asarray(_rounded(exact.values[i], v.dtype).reshape(v.shape))
-        for i, v in zip(step.operands, node.operands, strict=True)
-    ]
     made, worst, how = [], 0.0, ROUNDING
-    results = _jax.bind(node.primitive, node.params, operands)
+    with own_types(node):
+        operands = [
+            jnp.asarray(_rounded(exact.values[i], v.dtype).reshape(v.shape))
+            for i, v in zip(step.operands, node.operands, strict=True)
+        ]
+        results = _jax.bind(node.primitive, node.params, operands)
     for i, result in zip(step.outputs, results, strict=True):
         true, got = exact.values[i], np.asarray(result)
         if true.dtype != object:

@@ -1,5 +1,6 @@
 """A program evaluated equation by equation in another arithmetic, every step of it kept."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,21 @@ import numpy as np
 from jaxpartials import _jax
 from jaxpartials.errors import StabilityError
 from jaxpartials.graph.graph import CONSTANT, INPUT, LITERAL, Graph, Node, reach
+from jaxpartials.graph.trace import read
 from jaxpartials.stability.arithmetic import Arithmetic
+from jaxpartials.stability.wider import ONLY_WIDER, wider
 
 Array = np.ndarray[Any, Any]
 Values = Sequence[Array]
 Apply = Callable[..., Values]
 
 TURNS = 10_000  # of a while loop
+
+
+def own_types(node: Node) -> Any:
+    """A context in which an equation has the types that it was traced with: some are computed in float64."""
+    wide = any(str(v.dtype) in ONLY_WIDER for v in (*node.operands, *node.outputs))
+    return wider() if wide and not jax.config.jax_enable_x64 else contextlib.nullcontext()
 
 
 class Step(NamedTuple):
@@ -78,6 +87,7 @@ class Tape:
         return len(self.values) - 1
 
     def _do(self, node: Node, apply: Apply, operands: Sequence[int], moves: bool = False) -> list[int]:
+        apply = _in_own_types(node, apply)
         outputs = [self._keep(value) for value in apply(*(self.values[i] for i in operands))]
         self.steps.append(Step(node, apply, tuple(operands), tuple(outputs), moves))
         return outputs
@@ -104,6 +114,8 @@ class Tape:
         whole = self._approximated(node)
         if whole is not None:
             return self._do(node, lambda *xs: [whole(*xs)], operands)
+        if node.name == "enclosed":
+            return self._run(read(node.params["inside"].traced([v.aval for v in node.operands])), operands)
         if node.name in CALLS:
             return self._run(node.bodies[0], operands)
         apply, moves = self._primitive(node)
@@ -179,6 +191,14 @@ class Tape:
                 raise none from error
 
         return apply, False
+
+
+def _in_own_types(node: Node, apply: Apply) -> Apply:
+    def run(*xs: Array) -> Values:
+        with own_types(node):
+            return apply(*xs)
+
+    return run
 
 
 def _row(t: int) -> Apply:

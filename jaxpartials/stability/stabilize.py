@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from jaxpartials import _jax
 from jaxpartials.call import ByShape, Call, Results, emitted
@@ -20,7 +21,7 @@ from jaxpartials.planprint import as_text, plain_table
 from jaxpartials.simplification import signature
 from jaxpartials.stability.emission import Emission
 from jaxpartials.stability.patterns import Match, matches
-from jaxpartials.stability.wider import in_float64, narrowed, wide_type, widened, wider
+from jaxpartials.stability.wider import enclosed, refuse_random_numbers, unsettled, wide_type, wider
 
 REMAT = frozenset({"checkpoint", "remat", "remat2"})
 
@@ -146,7 +147,9 @@ class Stabilized(ByShape):
     def _build(self, call: Call) -> "_Program | _Wider":
         if self._precision is None:
             return _Program(self._on_arrays, call, call.arrays, self._name)
-        narrow = jax.eval_shape(self._on_arrays(call, []), call.arrays)
+        closed, narrow = _jax.trace(self._on_arrays(call, []), call.arrays)
+        if not jax.config.jax_enable_x64:
+            refuse_random_numbers(_jax.open_jaxpr(closed).equations, self._name)
         types = list(map(wide_type, call.arrays))
         with wider():
             try:
@@ -157,7 +160,7 @@ class Stabilized(ByShape):
                     f"float64. Where it makes arrays itself, such as the first carry of a scan, give them the type of "
                     f"an argument, jnp.zeros_like(x) rather than jnp.zeros(3, jnp.float32). JAX says: {error}"
                 ) from error
-            return _Wider(program, types, narrow)
+        return _Wider(program, narrow)
 
 
 class _Program:
@@ -188,15 +191,17 @@ class _Program:
 class _Wider:
     """The same in float64, for arguments and results in the types that the user has."""
 
-    def __init__(self, program: _Program, types: Sequence[Any], narrow: Sequence[Any]):
-        self.replacements, self.captured = program.replacements, program.captured
+    def __init__(self, program: _Program, narrow: Sequence[Any]):
+        self.replacements = program.replacements
+        captured = zip(program.captured, unsettled(program.captured), strict=True)
+        self.captured = [array for array, kept in captured if not kept]
         self._results, self._narrow = program.results, narrow
-        self._compute = in_float64(program.compute, program.captured, types)
+        self._compute = enclosed(program.compute, program.captured, narrow)
 
     def run(self, captured: Sequence[Any], arrays: Sequence[Any]) -> Any:
-        with wider():
-            results = self._compute(captured, list(map(widened, arrays)))
-            return self._results.rebuild(list(map(narrowed, results, self._narrow)))
+        results = self._compute(*captured, *map(jnp.asarray, arrays))
+        weak = map(_jax.is_weak, self._narrow)
+        return self._results.rebuild(list(map(_jax.with_weakness, results, weak)))
 
 
 # ---- the program

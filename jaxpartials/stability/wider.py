@@ -1,7 +1,7 @@
 """Evaluation in float64, whether or not JAX is set to it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,8 @@ from jaxpartials import _jax
 from jaxpartials.errors import StableError
 
 WIDER = {"float16": "float64", "bfloat16": "float64", "float32": "float64", "complex64": "complex128"}
+ONLY_WIDER = frozenset({"float64", "int64", "uint64", "complex128"})
+RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma"})
 
 
 @contextlib.contextmanager
@@ -28,8 +30,8 @@ def wider() -> Iterator[None]:
 
 def widened(array: Any) -> Any:
     """An array in double precision; integers and truth values stay what they are."""
-    dtype = WIDER.get(str(jnp.result_type(array)))
-    return array if dtype is None else jnp.asarray(array).astype(dtype)
+    dtype = WIDER.get(str(array.dtype))  # of a weak type it is not what `jnp.result_type` says
+    return array if dtype is None else array.astype(dtype)
 
 
 def wide_type(array: Any) -> jax.ShapeDtypeStruct:
@@ -38,17 +40,41 @@ def wide_type(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(array), WIDER.get(str(now)) or now)
 
 
-def in_float64(fn: Callable[..., list[Any]], *args: Any) -> Callable[..., list[Any]]:
-    """A function of arguments like these, traced in `wider()` together with its derivatives.
+def unsettled(captured: Sequence[Any]) -> list[bool]:
+    """Which arrays have types that there are in `wider()` alone."""
+    return [not jax.config.jax_enable_x64 and str(array.dtype) in ONLY_WIDER for array in captured]
 
-    JAX traces the rule of a custom function where it is differentiated: of what is inside `jit`, `scan` or `checkpoint`
-    that is later, outside the context.
+
+def enclosed(fn: Callable[..., list[Any]], captured: Sequence[Any], narrow: Sequence[Any]) -> _jax.Enclosed:
+    """A function of captured and other arrays, computed in `wider()` together with all of its derivatives.
+
+    It takes arrays of the user's types and gives results of the types of `narrow`; what it captures that exists in
+    `wider()` alone it keeps, the rest comes first among its arguments.
     """
-    closed, _ = _jax.trace(fn, *args)
-    run = jax.jit(_jax.as_function(_jax.ruled(closed, wider)))
-    return lambda *args: run(*jax.tree.leaves(args))
+    inner = unsettled(captured)
+
+    def run(*arrays: Any) -> list[Any]:
+        given = iter(arrays)
+        known = [array if kept else next(given) for array, kept in zip(captured, inner, strict=True)]
+        return list(map(narrowed, fn(known, list(map(widened, given))), narrow))
+
+    return _jax.Enclosed(run, narrow, wider)
 
 
 def narrowed(array: jax.Array, like: Any) -> jax.Array:
     """A result in the type that the function itself gives."""
-    return array.astype(like.dtype)
+    return array if array.dtype == like.dtype else array.astype(like.dtype)
+
+
+def refuse_random_numbers(equations: Sequence[Any], name: str) -> None:
+    """Raise where a program draws random numbers: in float64 they are other ones."""
+    for equation in equations:
+        if equation.primitive.name in RANDOM:
+            raise StableError(
+                f'stabilize({name}, precision="float64"): {name} draws random numbers ({equation.primitive.name}), and '
+                "in float64 JAX draws others. Draw them before the call and pass them as an argument."
+            )
+        for value in equation.params.values():
+            for each in value if isinstance(value, (tuple, list)) else (value,):
+                if _jax.is_jaxpr(each):
+                    refuse_random_numbers(_jax.open_jaxpr(each).equations, name)
