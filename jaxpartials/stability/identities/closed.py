@@ -92,7 +92,8 @@ def exp_over_expm1(x: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def power_of_one_and(u: jax.Array, y: jax.Array) -> jax.Array:
     """(1 + u)^y, with what 1 + u rounds away."""
-    base, rest = two_sum(jnp.ones_like(u), u)
+    # Not a constant: XLA would add it up with others first.
+    base, rest = two_sum(jnp.where(jnp.isnan(u), u, 1), u)
     more = y * (rest / base)
     return base**y * jnp.where(jnp.abs(more) < 1e9, jnp.exp(more), 1)
 
