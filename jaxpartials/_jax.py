@@ -342,7 +342,7 @@ def _enclosed_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, inside: En
     results = enclosed_p.bind(*primals, inside=inside)
     moving = tuple(i for i, tangent in enumerate(tangents) if type(tangent) is not _ad.Zero)
     found = iter(enclosed_p.bind(*primals, *(tangents[i] for i in moving), inside=inside.tangent(moving)))
-    still = _ad.Zero.from_primal_value  # pyright: ignore[reportAttributeAccessIssue]
+    still = lambda y: _ad.Zero(typeof(y).to_tangent_aval())
     moved = [next(found) if is_inexact(y) else still(y) for y in results]
     return results, moved
 
