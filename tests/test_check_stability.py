@@ -383,3 +383,20 @@ def test_assert_stable_says_what_it_found():
 def test_more_digits_are_taken_for_wider_ranges():
     assert digits_of(jnp.float16) < digits_of(jnp.float32) < digits_of(jnp.float64)
     assert digits_of(jnp.float32) >= 400
+
+
+@pytest.mark.parametrize("orders", [(-1,), (), (0.5,), "12"])
+def test_orders_that_are_none(orders):
+    with pytest.raises(StabilityError, match="are none of derivatives: write whole numbers from 0 on"):
+        check_stability(jnp.sin, (0.1, 1.0), orders=orders)
+
+
+def test_one_order_by_itself():
+    assert {accuracy.order for accuracy in check_stability(jnp.sin, (0.1, 1.0), orders=1, points=9).accuracies} == {1}
+
+
+@pytest.mark.parametrize("points", [0, 1, 2])
+def test_points_that_are_too_few(points):
+    with pytest.raises(StabilityError, match=f"points={points} are too few for a sample: write at least 3"):
+        check_stability(jnp.sin, (0.1, 1.0), points=points)
+    assert not check_stability(jnp.sin, (0.1, 1.0), orders=(0,), points=3).losses

@@ -125,6 +125,8 @@ def test_what_is_differentiated_may_be_closed_over():
 def test_it_is_checked_as_any_function():
     made = in_float64(lambda x: (jnp.tan(x) - jnp.sin(x)) / x)
     assert not check_stability(made, (1e-3, 1.0), orders=(0, 1), points=30).losses
-    report = check_stability(in_float64(lambda x: jnp.tan(jnp.cos(x)) - np.tan(1.0)), (1e-12, 1.0), orders=(0,), points=30)
+    report = check_stability(
+        in_float64(lambda x: jnp.tan(jnp.cos(x)) - np.tan(1.0)), (1e-12, 1.0), orders=(0,), points=30
+    )
     (culprit,) = report.culprits
     assert culprit.how == "cancellation"

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from jaxpartials.stability.regions import Region, regions
 from jaxpartials.stability.results import BOTH, COMPILED, EAGER, Accuracy, Culprit, Loss, StabilityReport
 from jaxpartials.stability.truth import Truth, digits_of, exactly, rowwise, truth
 
+FEWEST = 3  # points of a sample: the ends of a range, and one between
 TRIED = 3  # points of a region whose culprit is looked for
 ISOLATED = 0.02  # of the points: wrong so near to a root of the result that inputs rounded otherwise explain it
 EXPLAINED = 8.0  # times what rounding the inputs changes
@@ -75,14 +76,17 @@ def check_stability(
         A `StabilityReport`, which prints as a table.
 
     Raises:
-        StabilityError: no argument or result has real floating-point numbers, or float64 is not enough and mpmath is
-            not there, or does not know an equation.
+        StabilityError: no argument or result has real floating-point numbers, `orders` or `points` are none, or float64
+            is not enough and mpmath is not there, or does not know an equation.
 
     Source: Panchekha et al., Automatically improving accuracy for floating point expressions, PLDI 2015 (bits of
         error); Sanchez-Stern et al., Finding root causes of floating point error, PLDI 2018 (local errors).
     """
     if not callable(fn):
         raise TypeError(f"check_stability() takes a function and its arguments, and got {type(fn).__name__} {fn!r}.")
+    orders = _checked_orders(orders)
+    if points < FEWEST:
+        raise StabilityError(f"points={points!r} are too few for a sample: write at least {FEWEST}; 160 is usual.")
     tried = sample(fn, args, points, seed)
     outputs, asked = derivatives(fn, tried, orders)
     checking = _Checking(tried, derivatives(fn, tried, (0,))[1][0].at_point, bits)
@@ -104,6 +108,15 @@ def check_stability(
         losses=tuple(sorted(losses, key=lambda loss: (loss.order, -loss.bad))),
         inputs=tuple((leaf.name, leaf.sample) for leaf in tried.leaves),
     )
+
+
+def _checked_orders(orders: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(orders) if isinstance(orders, Iterable) else (orders,)
+    if not found or not all(isinstance(order, int | np.integer) and order >= 0 for order in found):
+        raise StabilityError(
+            f"orders={orders!r} are none of derivatives: write whole numbers from 0 on, such as orders=(0, 1, 2)."
+        )
+    return tuple(int(order) for order in found)
 
 
 def assert_stable(
