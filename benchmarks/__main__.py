@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.blocks import diagonal_blocks
 from benchmarks.compile_cost import compile_cost
+from benchmarks.dense_second import dense_second
 from benchmarks.first_document import first_document
 from benchmarks.harness import Result, show
 from benchmarks.laplacian import biharmonic_training, laplacian_chunked, laplacian_forward, laplacian_training
@@ -29,7 +30,7 @@ CASES = {
     make.__name__: make
     for make in (
         pinn_forward, pinn_training, order4_training, navier_stokes_forward, navier_stokes_training,
-        diagonal_blocks, first_document, compile_cost, per_sample_gradients, ten_partials, shared_loops,
+        diagonal_blocks, dense_second, first_document, compile_cost, per_sample_gradients, ten_partials, shared_loops,
         laplacian_forward, laplacian_training, laplacian_chunked, biharmonic_training, wavefunction, whole_steps,
         pass_cost, report_cost,
     )

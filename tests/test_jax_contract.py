@@ -3,6 +3,8 @@
 None of this is promised by JAX. When a release changes one of these, the test that fails says what has moved.
 """
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -420,3 +422,18 @@ def test_static_arguments_tell_custom_jvp_rules_apart():
     f.defjvp(lambda slope, primals, tangents: (f(*primals, slope), slope * tangents[0]))
     three, five = rule_of(lambda x: f(x, 3.0), X), rule_of(lambda x: f(x, 5.0), X)
     assert three is None or three != five
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_an_enclosed_function_is_its_own_jvp_transpose_and_vmap(jitted):
+    plain = lambda x, y: jnp.sin(x) @ y
+    out = jax.ShapeDtypeStruct((), jnp.float32)
+    enclosed = _jax.Enclosed(lambda x, y: [plain(x, y)], [out], contextlib.nullcontext)
+    x, y = jnp.array([0.3, 0.7]), jnp.array([1.5, -2.0])
+    taken = lambda x, y: enclosed(x, y)[0]
+    for of in (
+        lambda f: f, lambda f: jax.grad(f, (0, 1)), lambda f: jax.hessian(f, (0, 1)), lambda f: jax.jacrev(jax.grad(f)),
+        lambda f: lambda x, y: jax.vmap(jax.grad(f), (0, None))(jnp.stack([x, y, x]), y),
+    ):  # fmt: skip
+        found, expected = (jax.jit(of(f))(x, y) if jitted else of(f)(x, y) for f in (taken, plain))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
